@@ -1,0 +1,1 @@
+"""The vocabulary that every layer shares: values, states and errors. No I/O."""

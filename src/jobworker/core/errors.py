@@ -1,0 +1,164 @@
+"""The errors that callers can react to, in process and over the wire alike.
+
+    JobworkerError
+    ├── InvalidArgumentError        the request itself is wrong; names the field
+    ├── CommandNotStartedError      the program could not be executed; carries errno
+    ├── LimitNotEnforceableError    a resource limit was asked for that this server cannot enforce
+    ├── QuotaExceededError          a bound of the server was reached; states the bound
+    ├── JobNotFoundError            no such job, or not the caller's
+    ├── JobEndedError               the job has ended, so this cannot be done any more
+    ├── JobNotEndedError            the job runs, so this cannot be done yet
+    ├── RequestIdReusedError        the request id belongs to a different start
+    ├── OffsetOutOfRangeError       no output at this offset; carries the valid range
+    ├── UnauthenticatedError        the caller's certificate does not say who it is or what it may do
+    ├── PermissionDeniedError       the caller's roles do not allow this
+    ├── StoreError                  the job database cannot be used
+    ├── ServerUnavailableError      the server cannot be reached, or not in time
+    └── InternalError               a fault of the server; carries an id to look up in its log
+
+Every class keeps what a program needs in attributes and says the same in its text.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+import os
+
+
+class JobworkerError(Exception):
+    """Base of all errors of jobworker."""
+
+
+class InvalidArgumentError(JobworkerError):
+    """A request is wrong in itself, whatever the state of the server.
+
+    `field` is the path of the wrong field, such as "spec.argv"; `problem` says what is wrong and what would be right.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class CommandNotStartedError(JobworkerError):
+    """The program could not be executed; nothing of the job is left.
+
+    `errno` is the kernel's error number, `stage` the step that failed ("exec", "chdir", "setuid", ...) and `subject`
+    what it failed on (a program, a directory).
+    """
+
+    def __init__(self, *, errno: int, stage: str, subject: str) -> None:
+        super().__init__(f"cannot start {subject!r}: {self._explain(errno, stage)}")
+        self.errno = errno
+        self.stage = stage
+        self.subject = subject
+
+    @staticmethod
+    def _explain(errno: int, stage: str) -> str:
+        if stage == "exec":
+            match errno:
+                case errno_names.ENOENT:
+                    return "command not found (on the server; PATH is the job's, no shell is involved)"
+                case errno_names.EACCES:
+                    return "permission denied (is it executable for the user that jobs run as?)"
+                case errno_names.ENOEXEC:
+                    return "not in an executable format (a script needs a #! line)"
+                case _:
+                    return os.strerror(errno)
+        if stage == "chdir":
+            return f"cannot enter the working directory: {os.strerror(errno)}"
+        return f"{stage} failed: {os.strerror(errno)}"
+
+    @property
+    def not_found(self) -> bool:
+        """Whether the program does not exist (shells say 127), rather than exists and cannot be run (126)."""
+        return self.stage == "exec" and self.errno == errno_names.ENOENT
+
+
+class LimitNotEnforceableError(JobworkerError):
+    """A limit was asked for that this server cannot enforce. `limit` is the name of the field of `Limits`."""
+
+    def __init__(self, limit: str, problem: str) -> None:
+        super().__init__(f"limits.{limit}: {problem}")
+        self.limit = limit
+        self.problem = problem
+
+
+class QuotaExceededError(JobworkerError):
+    """A bound of the server was reached. `resource` names it, such as "running jobs per user"; `bound` is its value."""
+
+    def __init__(self, resource: str, bound: int) -> None:
+        super().__init__(f"the limit of {bound} {resource} is reached")
+        self.resource = resource
+        self.bound = bound
+
+
+class JobNotFoundError(JobworkerError):
+    """There is no such job, or it is somebody else's: the two cannot be told apart."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id!r}")
+        self.job_id = job_id
+
+
+class JobEndedError(JobworkerError):
+    """The job has ended. `state` is the value of its state, such as "FINISHED"."""
+
+    def __init__(self, job_id: str, *, action: str, state: str) -> None:
+        super().__init__(f"cannot {action} job {job_id}: already {state.lower()}")
+        self.job_id = job_id
+        self.action = action
+        self.state = state
+
+
+class JobNotEndedError(JobworkerError):
+    """The job runs."""
+
+    def __init__(self, job_id: str, *, action: str) -> None:
+        super().__init__(f"cannot {action} job {job_id}: still running (stop it first)")
+        self.job_id = job_id
+        self.action = action
+
+
+class RequestIdReusedError(JobworkerError):
+    """The request id was used by the same owner to start a different job."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request id {request_id} was already used to start a different job")
+        self.request_id = request_id
+
+
+class OffsetOutOfRangeError(JobworkerError):
+    """There is no output at this offset. Valid offsets are `first` to `end`, both included."""
+
+    def __init__(self, job_id: str, *, offset: int, first: int, end: int) -> None:
+        super().__init__(f"no output of job {job_id} at offset {offset}: valid offsets are {first} to {end}")
+        self.job_id = job_id
+        self.offset = offset
+        self.first = first
+        self.end = end
+
+
+class UnauthenticatedError(JobworkerError):
+    """The caller's certificate does not say who it is or what it may do."""
+
+
+class PermissionDeniedError(JobworkerError):
+    """The caller is known, and its roles do not allow the call."""
+
+
+class StoreError(JobworkerError):
+    """The job database cannot be used: it is corrupt, from a newer version, read-only, or its disk is full."""
+
+
+class ServerUnavailableError(JobworkerError):
+    """The server cannot be reached or did not answer in time; the call may or may not have had an effect."""
+
+
+class InternalError(JobworkerError):
+    """A fault of the server. `incident` is the id under which its log has the details."""
+
+    def __init__(self, incident: str) -> None:
+        super().__init__(f"internal error of the server; its log has the details under {incident}")
+        self.incident = incident

@@ -1,0 +1,93 @@
+"""A job: a command that was started, where it is and how it ended."""
+
+from __future__ import annotations
+
+import signal as signals
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.spec import JobSpec
+from jobworker.core.state import Cause, JobState
+
+DEFAULT_GRACE = timedelta(seconds=10)  # as long as Docker and Podman give
+MAX_GRACE = timedelta(days=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopRequest:
+    """A stop that was asked for: by which principal, when, with which signal, and how long until the kill."""
+
+    requested_by: str
+    request_time: datetime
+    signal: int = signals.SIGTERM
+    grace: timedelta = DEFAULT_GRACE
+
+    def __post_init__(self) -> None:
+        check_signal("signal", self.signal)
+        if not timedelta(0) <= self.grace <= MAX_GRACE:
+            raise InvalidArgumentError("grace", f"must be 0 to {MAX_GRACE.total_seconds():.0f} seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobEnd:
+    """How a job ended.
+
+    At most one of `exit_code` (0 to 255) and `signal` is set: what became of the first process, if anybody knows.
+    `output_bytes` is the final size of the output; `output_dropped_bytes` follow it and could not be kept.
+    """
+
+    cause: Cause
+    end_time: datetime
+    exit_code: int | None = None
+    signal: int | None = None
+    output_bytes: int = 0
+    output_dropped_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A job as it was when it was looked at. Times are aware UTC. `output_bytes` counts the output kept so far."""
+
+    id: str
+    owner: str
+    spec: JobSpec
+    create_time: datetime
+    request_id: str | None = None
+    start_time: datetime | None = None
+    stop: StopRequest | None = None
+    end: JobEnd | None = None
+    output_bytes: int = 0
+
+    @property
+    def state(self) -> JobState:
+        """Where the job is; follows from its end."""
+        return JobState.RUNNING if self.end is None else self.end.cause.state
+
+
+def check_signal(field: str, number: int) -> None:
+    """Raise `InvalidArgumentError` unless `number` is a signal's."""
+    if number not in signals.valid_signals():
+        raise InvalidArgumentError(field, f"{number} is no signal; 1 to 64 are")
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, such as "SIGTERM"; "SIG36" where it has none."""
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+def parse_signal(text: str) -> int:
+    """The number of a signal given as "SIGTERM", "term" or "15". Raises `InvalidArgumentError`."""
+    if text.isascii() and text.isdigit():
+        number = int(text)
+    else:
+        name = text.upper()
+        member = signals.Signals.__members__.get(name if name.startswith("SIG") else f"SIG{name}")
+        if member is None:
+            raise InvalidArgumentError("signal", f"{text!r} is no signal; say a name such as TERM or a number, 1 to 64")
+        number = int(member)
+    check_signal("signal", number)
+    return number

@@ -1,0 +1,134 @@
+"""Jobs as plain JSON values: the form in which the job directory and the store keep them.
+
+Readers take what older releases wrote: a field that is missing has its default, one that is unknown is ignored.
+Times are ISO 8601 in UTC, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from jobworker.core.job import Job, JobEnd, StopRequest
+from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.spec import ChildPolicy, JobSpec
+from jobworker.core.state import Cause
+
+Record = dict[str, Any]  # what json.loads gives for an object
+
+
+def spec_record(spec: JobSpec) -> Record:
+    """A spec as JSON values; the inverse of `spec_from`."""
+    return {
+        "argv": list(spec.argv),
+        "env": dict(spec.env),
+        "cwd": spec.cwd,
+        "name": spec.name,
+        "labels": dict(spec.labels),
+        "time_limit": None if spec.time_limit is None else spec.time_limit.total_seconds(),
+        "limits": _limits_record(spec.limits),
+        "child_policy": spec.child_policy.value,
+    }
+
+
+def spec_from(record: Record) -> JobSpec:
+    """The spec that a record describes. Raises `InvalidArgumentError` or `KeyError` if it describes none."""
+    time_limit = record.get("time_limit")
+    return JobSpec(
+        argv=tuple(record["argv"]),
+        env=record.get("env", {}),
+        cwd=record.get("cwd", "/"),
+        name=record.get("name"),
+        labels=record.get("labels", {}),
+        time_limit=None if time_limit is None else timedelta(seconds=time_limit),
+        limits=_limits_from(record.get("limits", {})),
+        child_policy=ChildPolicy(record.get("child_policy", ChildPolicy.KILL)),
+    )
+
+
+def stop_record(stop: StopRequest) -> Record:
+    """A stop request as JSON values; the inverse of `stop_from`."""
+    return {
+        "requested_by": stop.requested_by,
+        "request_time": time_text(stop.request_time),
+        "signal": stop.signal,
+        "grace": stop.grace.total_seconds(),
+    }
+
+
+def stop_from(record: Record) -> StopRequest:
+    """The stop request that a record describes."""
+    return StopRequest(
+        requested_by=record["requested_by"],
+        request_time=time_from(record["request_time"]),
+        signal=record["signal"],
+        grace=timedelta(seconds=record["grace"]),
+    )
+
+
+def end_record(end: JobEnd) -> Record:
+    """An end as JSON values; the inverse of `end_from`."""
+    return {
+        "cause": end.cause.value,
+        "end_time": time_text(end.end_time),
+        "exit_code": end.exit_code,
+        "signal": end.signal,
+        "output_bytes": end.output_bytes,
+        "output_dropped_bytes": end.output_dropped_bytes,
+    }
+
+
+def end_from(record: Record) -> JobEnd:
+    """The end that a record describes."""
+    return JobEnd(
+        cause=Cause(record["cause"]),
+        end_time=time_from(record["end_time"]),
+        exit_code=record.get("exit_code"),
+        signal=record.get("signal"),
+        output_bytes=record.get("output_bytes", 0),
+        output_dropped_bytes=record.get("output_dropped_bytes", 0),
+    )
+
+
+def job_record(job: Job) -> Record:
+    """What is known of a job when it is accepted, as JSON values: all but its start, stop, end and output."""
+    return {
+        "id": job.id,
+        "owner": job.owner,
+        "request_id": job.request_id,
+        "create_time": time_text(job.create_time),
+        "spec": spec_record(job.spec),
+    }
+
+
+def job_from(record: Record) -> Job:
+    """The job that a record describes, as it was when it was accepted."""
+    return Job(
+        id=record["id"],
+        owner=record["owner"],
+        request_id=record.get("request_id"),
+        create_time=time_from(record["create_time"]),
+        spec=spec_from(record["spec"]),
+    )
+
+
+def time_text(time: datetime) -> str:
+    """An aware time as ISO 8601 in UTC, always with microseconds, so that texts sort as times do."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def time_from(text: str) -> datetime:
+    """The aware time of an ISO 8601 text."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _limits_record(limits: Limits) -> Record:
+    return {name: value for name, value in asdict(limits).items() if value not in (None, ())}
+
+
+def _limits_from(record: Record) -> Limits:
+    known = {field.name for field in fields(Limits)}
+    values = {name: value for name, value in record.items() if name in known}
+    values["io"] = tuple(IoLimit(**limit) for limit in record.get("io", ()))
+    return Limits(**values)

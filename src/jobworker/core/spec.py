@@ -1,0 +1,130 @@
+"""What to run: a validated, immutable description of a job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.limits import Limits
+
+MAX_STRING_BYTES = 131_071  # the kernel's MAX_ARG_STRLEN less the final NUL; a longer one cannot be executed
+MAX_NAME_CHARS = 128
+MAX_LABELS = 32
+MAX_LABEL_VALUE_CHARS = 128
+MAX_CWD_BYTES = 4_095  # the kernel's PATH_MAX less the final NUL
+MAX_TIME_LIMIT = timedelta(days=3650)
+
+_LABEL_KEY = re.compile(r"[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?")
+
+
+class ChildPolicy(StrEnum):
+    """What happens to processes of the job that outlive its first process."""
+
+    KILL = "KILL"
+    WAIT = "WAIT"
+
+
+def _nothing() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobSpec:
+    """What to run and under which conditions; valid once built.
+
+    `argv` is the program and its arguments (no shell; a program without a slash is looked up in the job's PATH).
+    `env` is added to the documented base environment. `cwd` is an absolute path. `time_limit` ends the job with cause
+    TIMED_OUT. Raises `InvalidArgumentError` that names the field.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=_nothing)
+    cwd: str = "/"
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=_nothing)
+    time_limit: timedelta | None = None
+    limits: Limits = field(default_factory=Limits)
+    child_policy: ChildPolicy = ChildPolicy.KILL
+
+    def __post_init__(self) -> None:
+        # object.__setattr__: the class is frozen for everybody else
+        object.__setattr__(self, "argv", tuple(self.argv))
+        object.__setattr__(self, "env", MappingProxyType(dict(self.env)))
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+        self._check_argv()
+        self._check_env()
+        self._check_cwd()
+        self._check_name()
+        self._check_labels()
+        self._check_time_limit()
+
+    @property
+    def command_bytes(self) -> int:
+        """Size of the arguments and the environment as the kernel counts them: bytes, each string with its NUL."""
+        env = (f"{key}={value}" for key, value in self.env.items())
+        return sum(len(_encode(text)) + 1 for text in (*self.argv, *env))
+
+    def _check_argv(self) -> None:
+        if not self.argv:
+            raise InvalidArgumentError("spec.argv", "is empty; it needs at least the program to run")
+        if not self.argv[0]:
+            raise InvalidArgumentError("spec.argv[0]", "is empty; it must name the program to run")
+        for index, argument in enumerate(self.argv):
+            _check_string(f"spec.argv[{index}]", argument)
+
+    def _check_env(self) -> None:
+        for key, value in self.env.items():
+            if not key or "=" in key:
+                raise InvalidArgumentError("spec.env", f"{key!r} is no name of a variable; it must have no '='")
+            _check_string(f"spec.env[{key!r}]", f"{key}={value}")
+
+    def _check_cwd(self) -> None:
+        if not self.cwd.startswith("/"):
+            raise InvalidArgumentError("spec.cwd", f"{self.cwd!r} is relative; an absolute path is needed")
+        _check_string("spec.cwd", self.cwd, maximum=MAX_CWD_BYTES)
+
+    def _check_name(self) -> None:
+        if self.name is None:
+            return
+        if not self.name or len(self.name) > MAX_NAME_CHARS:
+            raise InvalidArgumentError("spec.name", f"must have 1 to {MAX_NAME_CHARS} characters")
+        if not self.name.isprintable():
+            raise InvalidArgumentError("spec.name", "has characters that cannot be printed")
+
+    def _check_labels(self) -> None:
+        if len(self.labels) > MAX_LABELS:
+            raise InvalidArgumentError("spec.labels", f"has {len(self.labels)} labels; at most {MAX_LABELS} are kept")
+        for key, value in self.labels.items():
+            if not _LABEL_KEY.fullmatch(key):
+                raise InvalidArgumentError(
+                    "spec.labels", f"{key!r} is no key; a key has 1 to 63 of a-z 0-9 . _ / - and starts and ends with a-z 0-9"
+                )
+            if len(value) > MAX_LABEL_VALUE_CHARS or not value.isprintable():
+                raise InvalidArgumentError(
+                    f"spec.labels[{key!r}]", f"a value has at most {MAX_LABEL_VALUE_CHARS} printable characters"
+                )
+
+    def _check_time_limit(self) -> None:
+        if self.time_limit is not None and not timedelta(0) < self.time_limit <= MAX_TIME_LIMIT:
+            raise InvalidArgumentError("spec.time_limit", f"must be more than 0 and at most {MAX_TIME_LIMIT.days} days")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as os.fsencode does, whatever the process's locale
+
+
+def _check_string(where: str, text: str, *, maximum: int = MAX_STRING_BYTES) -> None:
+    """Refuse what cannot be a C string of the kernel's."""
+    if "\0" in text:
+        raise InvalidArgumentError(where, "has a NUL character, which no program can be given")
+    try:
+        size = len(_encode(text))
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(where, "has a lone surrogate that stands for no byte") from None
+    if size > maximum:
+        raise InvalidArgumentError(where, f"has {size} bytes; at most {maximum} are possible")

@@ -1,0 +1,1 @@
+"""The kernel's own interfaces: thin, without decisions and without a log."""

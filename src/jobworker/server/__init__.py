@@ -1,0 +1,1 @@
+"""The daemon: gRPC over mutual TLS 1.3 on top of the worker."""
