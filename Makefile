@@ -7,7 +7,9 @@ NODE_BIN := tools/node_modules/.bin
 RUNTIME := $(VENV)/.runtime.stamp
 DEV := $(VENV)/.dev.stamp
 NODE := tools/node_modules/.stamp
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
+# Compiled even where PYTHONDONTWRITEBYTECODE is set: else every start of the program would do it again.
+COMPILE_SOURCES = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q src
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -29,11 +31,10 @@ $(BIN)/python:
 		{ echo "jobworker needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# The sources are compiled even where PYTHONDONTWRITEBYTECODE is set: every start of the program would else compile them.
 $(RUNTIME): requirements/runtime.txt requirements/build.txt pyproject.toml | $(BIN)/python
 	$(PIP_INSTALL) --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q src
+	@$(COMPILE_SOURCES)
 	@touch $@
 
 $(DEV): requirements/dev.txt $(RUNTIME)
@@ -53,14 +54,86 @@ proto: $(DEV) ## write the Python code of the API from proto/
 	$(BIN)/python tools/proto.py generate
 
 UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --no-config --universal \
-	--python-version 3.11 --generate-hashes --no-emit-index-url $(UV_COMPILE_FLAGS)
+	--python-version 3.11 --generate-hashes --no-emit-index-url $(LOCK_FLAGS)
 
 .PHONY: lock
-lock: $(DEV) ## compile the pinned requirements again (newest versions: make lock UV_COMPILE_FLAGS=--upgrade)
-	for list in runtime build dev; do $(UV_COMPILE) requirements/$$list.in -o requirements/$$list.txt >/dev/null; done
+lock: $(DEV) ## pin the requirements again (to the newest versions: make lock LOCK_FLAGS=--upgrade)
+	$(UV_COMPILE) pyproject.toml --output-file requirements/runtime.txt >/dev/null
+	$(UV_COMPILE) requirements/build.in --output-file requirements/build.txt >/dev/null
+	$(UV_COMPILE) pyproject.toml requirements/build.in requirements/dev.in --output-file requirements/dev.txt >/dev/null
 	cd tools && npm install --package-lock-only --ignore-scripts --silent
 
-##@ Help
+##@ Checking
+
+.PHONY: check
+check: check-style check-types check-layers check-proto check-api check-lock ## all checks below
+
+.PHONY: check-style
+check-style: $(DEV) ## ruff: rules and format
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+
+.PHONY: check-types
+check-types: $(DEV) $(NODE) ## pyright, strict
+	$(NODE_BIN)/pyright --warnings
+
+.PHONY: check-layers
+check-layers: $(DEV) ## import-linter: the layers of docs/design.md
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: check-proto
+check-proto: $(DEV) ## the generated code is what protoc writes
+	$(BIN)/python tools/proto.py check
+
+.PHONY: check-api
+check-api: $(NODE) ## buf: the style of the .proto files
+	$(NODE_BIN)/buf lint
+
+.PHONY: check-lock
+check-lock: ## the pinned requirements name no registry: any mirror will do
+	@! grep --line-number --extended-regexp '"resolved"|://' requirements/*.txt tools/package-lock.json
+
+.PHONY: format
+format: $(DEV) ## let ruff put the code in order
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format --quiet
+
+##@ Testing
+
+PYTEST = $(COMPILE_SOURCES) && $(BIN)/python -m pytest -q $(PYTEST_FLAGS)
+
+.PHONY: test
+test: $(DEV) ## all tests that this machine can run (one: make test PYTEST_FLAGS='-k NAME')
+	$(PYTEST)
+
+.PHONY: test-unit
+test-unit: $(DEV) ## tests of single modules
+	$(PYTEST) tests/unit
+
+.PHONY: test-integration
+test-integration: $(DEV) ## tests with real processes, files and servers
+	$(PYTEST) tests/integration
+
+.PHONY: test-system
+test-system: $(DEV) ## tests of the whole program: kill -9, kernel features, root
+	$(PYTEST) tests/system
+
+##@ Trying
+
+.PHONY: demo
+demo: $(RUNTIME) ## see it work: a server, jobs, live output, a crash that nobody notices
+	@$(COMPILE_SOURCES) && $(BIN)/python demo/demo.py
+
+.PHONY: bench
+bench: $(RUNTIME) ## measure latency, throughput and memory beside the limits of the machine
+	@$(COMPILE_SOURCES) && $(BIN)/python -m benchmarks $(BENCH_FLAGS)
+
+##@ Housekeeping
+
+.PHONY: clean
+clean: ## remove everything that make made, .venv included
+	rm -rf $(VENV) tools/node_modules build dist .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
 help: ## list the targets

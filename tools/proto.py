@@ -9,6 +9,7 @@ The .proto files lie at the path of the Python package that they become, so prot
 import argparse
 import filecmp
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -56,12 +57,14 @@ def find_generated(base: Path) -> set[Path]:
 
 def replace() -> None:
     """Bring src/ up to date, and remove the code of .proto files that are gone."""
-    written = generate(SOURCE)
     with tempfile.TemporaryDirectory() as scratch:
-        for stale in sorted(written - generate(Path(scratch))):
-            (SOURCE / stale).unlink()
-            print(f"removed {stale}: its .proto file is gone")
-    print(f"{len(find_generated(SOURCE))} files generated")
+        wanted = generate(Path(scratch))
+        for path in sorted(find_generated(SOURCE) - wanted):
+            (SOURCE / path).unlink()
+            print(f"removed {path}: its .proto file is gone")
+        for path in sorted(wanted):
+            shutil.copyfile(Path(scratch) / path, SOURCE / path)
+    print(f"{len(wanted)} files generated")
 
 
 def check() -> None:
