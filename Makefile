@@ -79,7 +79,7 @@ check-types: $(DEV) $(NODE) ## pyright, strict
 
 .PHONY: check-layers
 check-layers: $(DEV) ## import-linter: the layers of docs/design.md
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 .PHONY: check-proto
 check-proto: $(DEV) ## the generated code is what protoc writes

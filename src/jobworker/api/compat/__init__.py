@@ -1,0 +1,1 @@
+"""Generated from proto/jobworker/api/compat: the wire contract of the older service."""

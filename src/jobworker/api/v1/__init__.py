@@ -1,0 +1,1 @@
+"""Generated from proto/jobworker/api/v1: the wire contract jobworker.v1."""
