@@ -1,0 +1,286 @@
+"""Values of `core` as messages of `jobworker.v1`, and back.
+
+What is unset stays unset. Reading a message raises `InvalidArgumentError`, which names the field, for whatever `core`
+has no value for: a time or a duration out of range, an enum value of a newer version. Fields of a newer version are
+ignored, as protobuf means it, but for the wishes of a client: see `refuse_unknown_fields`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from jobworker.api.v1 import jobs_pb2 as pb
+from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
+from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.query import JobFilter, JobPage
+from jobworker.core.spec import ChildPolicy, JobSpec
+from jobworker.core.state import Cause, JobState
+
+# Fields of core's Limits by what the wire calls them: units stand in the name there, and in the docstring here.
+LIMIT_FIELDS = {
+    "cpus": "cpus",
+    "cpu_weight": "cpu_weight",
+    "cpuset": "cpuset",
+    "memory_bytes": "memory",
+    "memory_high_bytes": "memory_high",
+    "swap_bytes": "swap",
+    "oom_group": "oom_group",
+    "pids": "pids",
+    "io": "io",
+    "io_weight": "io_weight",
+}
+_WIRE_LIMIT = {core: wire for wire, core in LIMIT_FIELDS.items()}
+_SCALAR_LIMITS = {wire: core for wire, core in LIMIT_FIELDS.items() if core != "io"}
+_IO_RATES = (
+    "read_bytes_per_second",
+    "write_bytes_per_second",
+    "read_operations_per_second",
+    "write_operations_per_second",
+)
+
+
+def spec_message(spec: JobSpec) -> pb.JobSpec:
+    """A spec for the wire."""
+    return pb.JobSpec(
+        argv=spec.argv,
+        env=spec.env,
+        cwd=spec.cwd,
+        name=spec.name or "",
+        labels=spec.labels,
+        time_limit=None if spec.time_limit is None else duration_message(spec.time_limit),
+        limits=limits_message(spec.limits),
+        child_policy=pb.JobSpec.ChildPolicy.Value(spec.child_policy.value),
+    )
+
+
+def spec_from(message: pb.JobSpec) -> JobSpec:
+    """The spec that a message asks for, validated; what it leaves out has core's defaults."""
+    return JobSpec(
+        argv=tuple(message.argv),
+        env=dict(message.env),
+        cwd=message.cwd or "/",
+        name=message.name or None,
+        labels=dict(message.labels),
+        time_limit=duration_from(message.time_limit, "spec.time_limit") if message.HasField("time_limit") else None,
+        limits=limits_from(message.limits),
+        child_policy=_child_policy_from(message.child_policy),
+    )
+
+
+def refuse_unknown_fields(message: Message, field: str) -> None:
+    """Raise `InvalidArgumentError` if a message, or one within it, has fields of a newer version.
+
+    Without it, a limit that only a newer server knows would be dropped, and the job would run without.
+    """
+    for unknown in UnknownFieldSet(message):
+        raise InvalidArgumentError(
+            field, f"has a field number {unknown.field_number}, which this version of jobworker does not know"
+        )
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
+            continue
+        for inner in value if descriptor.is_repeated else (value,):
+            refuse_unknown_fields(inner, f"{field}.{descriptor.name}")
+
+
+def limits_message(limits: Limits) -> pb.Limits:
+    """Limits for the wire."""
+    message = pb.Limits(io=(_io_limit_message(limit) for limit in limits.io))
+    for wire, core in _SCALAR_LIMITS.items():
+        value = getattr(limits, core)
+        if value is not None:
+            setattr(message, wire, value)
+    return message
+
+
+def limits_from(message: pb.Limits) -> Limits:
+    """The limits that a message asks for."""
+    values = {LIMIT_FIELDS[field.name]: value for field, value in message.ListFields() if field.name != "io"}
+    return Limits(io=tuple(_io_limit_from(limit) for limit in message.io), **values)
+
+
+def limit_names(names: Iterable[str]) -> list[str]:
+    """What the wire calls these fields of `Limits`."""
+    return [_WIRE_LIMIT[name] for name in names]
+
+
+def job_message(job: Job) -> pb.Job:
+    """A job for the wire. Its request id is not sent: it is its owner's to know."""
+    end = job.end
+    return pb.Job(
+        id=job.id,
+        state=pb.Job.State.Value(job.state.value),
+        spec=spec_message(job.spec),
+        owner=job.owner,
+        create_time=time_message(job.create_time),
+        start_time=None if job.start_time is None else time_message(job.start_time),
+        end=None if end is None else end_message(end),
+        stop=None if job.stop is None else stop_message(job.stop),
+        output_bytes=job.output_bytes if end is None else end.output_bytes,
+    )
+
+
+def job_from(message: pb.Job) -> Job:
+    """The job that a message describes. Of its stop, the signal and the grace are not known; they have the defaults."""
+    job = Job(
+        id=message.id,
+        owner=message.owner,
+        spec=spec_from(message.spec),
+        create_time=time_from(message.create_time, "job.create_time"),
+        start_time=time_from(message.start_time, "job.start_time") if message.HasField("start_time") else None,
+        stop=stop_from(message.stop) if message.HasField("stop") else None,
+        end=end_from(message.end, output_bytes=message.output_bytes) if message.HasField("end") else None,
+        output_bytes=message.output_bytes,
+    )
+    if state_from(message.state, "job.state") is not job.state:
+        raise InvalidArgumentError("job.state", f"is {pb.Job.State.Name(message.state)}, and its end says {job.state}")
+    return job
+
+
+def end_message(end: JobEnd) -> pb.JobEnd:
+    """An end for the wire; the final size of the output is the job's to say."""
+    return pb.JobEnd(
+        cause=pb.JobEnd.Cause.Value(end.cause.value),
+        exit_code=end.exit_code,
+        signal=end.signal,
+        end_time=time_message(end.end_time),
+        output_dropped_bytes=end.output_dropped_bytes,
+    )
+
+
+def end_from(message: pb.JobEnd, *, output_bytes: int) -> JobEnd:
+    """The end that a message describes, of a job with this much output."""
+    return JobEnd(
+        cause=_cause_from(message.cause),
+        end_time=time_from(message.end_time, "job.end.end_time"),
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        signal=message.signal if message.HasField("signal") else None,
+        output_bytes=output_bytes,
+        output_dropped_bytes=message.output_dropped_bytes,
+    )
+
+
+def stop_message(stop: StopRequest) -> pb.StopInfo:
+    """Who asked for a stop and when, for the wire."""
+    return pb.StopInfo(requested_by=stop.requested_by, request_time=time_message(stop.request_time))
+
+
+def stop_from(message: pb.StopInfo) -> StopRequest:
+    """The stop that a message describes, with the default signal and grace."""
+    return StopRequest(
+        requested_by=message.requested_by, request_time=time_from(message.request_time, "job.stop.request_time")
+    )
+
+
+def filter_message(where: JobFilter, *, page_size: int = 0, page_token: str | None = None) -> pb.ListJobsRequest:
+    """A request for a page of the jobs for which a filter holds."""
+    return pb.ListJobsRequest(
+        page_size=page_size,
+        page_token=page_token or "",
+        states=[pb.Job.State.Value(state.value) for state in sorted(where.states)],
+        owner=where.owner or "",
+        labels=where.labels,
+        created_after=None if where.created_after is None else time_message(where.created_after),
+        created_before=None if where.created_before is None else time_message(where.created_before),
+    )
+
+
+def filter_from(message: pb.ListJobsRequest) -> JobFilter:
+    """The filter of a request."""
+    after, before = message.HasField("created_after"), message.HasField("created_before")
+    return JobFilter(
+        states=frozenset(state_from(value, f"states[{index}]") for index, value in enumerate(message.states)),
+        owner=message.owner or None,
+        labels=dict(message.labels),
+        created_after=time_from(message.created_after, "created_after") if after else None,
+        created_before=time_from(message.created_before, "created_before") if before else None,
+    )
+
+
+def page_message(page: JobPage) -> pb.ListJobsResponse:
+    """A page of jobs for the wire."""
+    return pb.ListJobsResponse(jobs=map(job_message, page.jobs), next_page_token=page.next_page_token or "")
+
+
+def page_from(message: pb.ListJobsResponse) -> JobPage:
+    """The page that a message holds."""
+    return JobPage(jobs=tuple(map(job_from, message.jobs)), next_page_token=message.next_page_token or None)
+
+
+def grace_from(message: pb.StopJobRequest) -> timedelta:
+    """How long a stopped job may take, by a request that may leave it open."""
+    return duration_from(message.grace, "grace") if message.HasField("grace") else DEFAULT_GRACE
+
+
+def state_from(value: pb.Job.State.ValueType, field: str) -> JobState:
+    """The state that a value of the wire's enum stands for; a server that only runs jobs knows no QUEUED."""
+    try:
+        return JobState(pb.Job.State.Name(value))
+    except ValueError:
+        raise _unknown(field, value) from None
+
+
+def time_message(time: datetime) -> Timestamp:
+    """An aware time for the wire."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def time_from(message: Timestamp, field: str) -> datetime:
+    """The UTC time of a message, cut to microseconds."""
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArgumentError(field, "is no time between the years 1 and 9999") from None
+
+
+def duration_message(duration: timedelta) -> Duration:
+    """A duration for the wire."""
+    message = Duration()
+    message.FromTimedelta(duration)
+    return message
+
+
+def duration_from(message: Duration, field: str) -> timedelta:
+    """The duration of a message, cut to microseconds."""
+    try:
+        return message.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise InvalidArgumentError(field, "is longer than any duration that there is") from None
+
+
+def _io_limit_message(limit: IoLimit) -> pb.IoLimit:
+    return pb.IoLimit(device=limit.device or "", **{rate: getattr(limit, rate) for rate in _IO_RATES})
+
+
+def _io_limit_from(message: pb.IoLimit) -> IoLimit:
+    rates = {field.name: value for field, value in message.ListFields() if field.name != "device"}
+    return IoLimit(device=message.device or None, **rates)
+
+
+def _child_policy_from(value: pb.JobSpec.ChildPolicy.ValueType) -> ChildPolicy:
+    if value == pb.JobSpec.CHILD_POLICY_UNSPECIFIED:
+        return ChildPolicy.KILL
+    try:
+        return ChildPolicy(pb.JobSpec.ChildPolicy.Name(value))
+    except ValueError:
+        raise _unknown("spec.child_policy", value) from None
+
+
+def _cause_from(value: pb.JobEnd.Cause.ValueType) -> Cause:
+    try:
+        return Cause(pb.JobEnd.Cause.Name(value))
+    except ValueError:
+        raise _unknown("job.end.cause", value) from None
+
+
+def _unknown(field: str, value: int) -> InvalidArgumentError:
+    return InvalidArgumentError(field, f"has the value {value}, which this version of jobworker does not know")

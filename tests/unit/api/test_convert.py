@@ -1,0 +1,205 @@
+"""Values survive the wire, and what has no value here is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobworker.api import convert
+from jobworker.api.v1 import jobs_pb2 as pb
+from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
+from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.query import JobFilter, JobPage
+from jobworker.core.spec import ChildPolicy, JobSpec
+from jobworker.core.state import Cause, JobState
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+MINIMAL_SPEC = JobSpec(argv=("true",))
+FULL_SPEC = JobSpec(
+    argv=("sh", "-c", "echo ü", ""),
+    env={"A": "1", "EMPTY": ""},
+    cwd="/srv",
+    name="nightly ü",
+    labels={"team": "ml", "empty": ""},
+    time_limit=timedelta(days=3, microseconds=7),
+    limits=Limits(
+        cpus=1.5,
+        cpu_weight=10,
+        cpuset="0-3,6",
+        memory=2**40,
+        memory_high=2**39,
+        swap=0,
+        oom_group=False,
+        pids=100,
+        io=(IoLimit(), IoLimit(device="/dev/vda", read_bytes_per_second=0, write_operations_per_second=5)),
+        io_weight=1,
+    ),
+    child_policy=ChildPolicy.WAIT,
+)
+RUNNING = Job(id="6b0b0b0e-0000-4000-8000-000000000000", owner="alice", spec=MINIMAL_SPEC, create_time=NOON)
+
+
+@pytest.mark.parametrize("spec", [MINIMAL_SPEC, FULL_SPEC], ids=["minimal", "full"])
+def test_a_spec_survives_the_wire(spec: JobSpec) -> None:
+    """A spec is the same after both conversions and serialisation; what is unset, zero or false stays so."""
+    message = pb.JobSpec.FromString(convert.spec_message(spec).SerializeToString())
+    assert convert.spec_from(message) == spec
+
+
+def test_every_limit_has_a_name_on_the_wire() -> None:
+    """No limit of core is forgotten, and every name that the wire uses is a field of its message."""
+    assert set(convert.LIMIT_FIELDS.values()) == {field.name for field in fields(Limits)}
+    assert set(convert.LIMIT_FIELDS) == {field.name for field in pb.Limits.DESCRIPTOR.fields}
+    assert convert.limit_names(["memory", "io"]) == ["memory_bytes", "io"]
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
+def test_an_unset_limit_stays_unset(name: str) -> None:
+    """Leaving out one limit leaves out that one and no other."""
+    empty: tuple[()] | None = () if name == "io" else None
+    limits = replace(FULL_SPEC.limits, **{name: empty})
+    assert convert.limits_from(convert.limits_message(limits)) == limits
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        RUNNING,
+        replace(RUNNING, spec=FULL_SPEC, start_time=NOON + timedelta(milliseconds=2), output_bytes=5),
+        replace(RUNNING, stop=StopRequest(requested_by="bob", request_time=NOON)),
+        *(
+            replace(RUNNING, output_bytes=9, end=JobEnd(cause=cause, end_time=NOON, exit_code=0, output_bytes=9))
+            for cause in Cause
+        ),
+        replace(RUNNING, end=JobEnd(cause=Cause.SIGNALED, end_time=NOON, signal=9, output_dropped_bytes=2**40)),
+        replace(RUNNING, end=JobEnd(cause=Cause.LOST, end_time=NOON)),
+    ],
+)
+def test_a_job_survives_the_wire(job: Job) -> None:
+    """A job is the same after both conversions and serialisation, for every cause of an end."""
+    message = pb.Job.FromString(convert.job_message(job).SerializeToString())
+    assert convert.job_from(message) == job
+
+
+def test_a_request_id_is_not_sent() -> None:
+    """A request id would let whoever reads a job of its owner's repeat its start; it stays on the server."""
+    message = convert.job_message(replace(RUNNING, request_id="e5b7f0de-0000-4000-8000-000000000000"))
+    assert b"e5b7f0de" not in message.SerializeToString()
+
+
+def test_the_size_of_an_ended_job_is_the_size_in_its_end() -> None:
+    """The final size wins over one that was looked up earlier."""
+    ended = replace(RUNNING, output_bytes=3, end=JobEnd(cause=Cause.EXITED, end_time=NOON, exit_code=0, output_bytes=9))
+    assert convert.job_message(ended).output_bytes == 9
+
+
+def test_the_wire_has_every_state_and_cause() -> None:
+    """Each state and cause of core can be sent; the wire's only extra state is the queue's."""
+    assert set(pb.Job.State.keys()) == {"STATE_UNSPECIFIED", "QUEUED", *(state.value for state in JobState)}
+    assert set(pb.JobEnd.Cause.keys()) == {"CAUSE_UNSPECIFIED", *(cause.value for cause in Cause)}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        JobFilter(),
+        JobFilter(
+            states=frozenset({JobState.RUNNING, JobState.LOST}),
+            owner="alice",
+            labels={"team": "ml"},
+            created_after=NOON,
+            created_before=NOON + timedelta(days=1),
+        ),
+    ],
+)
+def test_a_filter_survives_the_wire(where: JobFilter) -> None:
+    """A filter is the same after both conversions, and paging travels beside it."""
+    message = convert.filter_message(where, page_size=7, page_token="next")  # noqa: S106 - a page token is no password
+    assert convert.filter_from(message) == where
+    assert (message.page_size, message.page_token) == (7, "next")
+
+
+@pytest.mark.parametrize("token", [None, "next"])
+def test_a_page_survives_the_wire(token: str | None) -> None:
+    """A page keeps its jobs, their order and its token."""
+    page = JobPage(jobs=(RUNNING, replace(RUNNING, owner="bob")), next_page_token=token)
+    assert convert.page_from(convert.page_message(page)) == page
+
+
+def test_a_grace_that_is_not_given_is_the_default() -> None:
+    """Unset means the default; zero means zero."""
+    assert convert.grace_from(pb.StopJobRequest()) == DEFAULT_GRACE
+    assert convert.grace_from(pb.StopJobRequest(grace=Duration())) == timedelta(0)
+
+
+def ended_message(cause: pb.JobEnd.Cause.ValueType) -> pb.Job:
+    """A message of a job that ended for this reason."""
+    return pb.Job(spec=convert.spec_message(MINIMAL_SPEC), state=pb.Job.FINISHED, end=pb.JobEnd(cause=cause))
+
+
+NEWER: Any = 99  # a value of any of the enums that only a newer version has
+
+
+@pytest.mark.parametrize(
+    "read, field",
+    [
+        (lambda: convert.spec_from(pb.JobSpec(argv=["x"], child_policy=NEWER)), "spec.child_policy"),
+        (lambda: convert.filter_from(pb.ListJobsRequest(states=[pb.Job.RUNNING, NEWER])), "states[1]"),
+        (lambda: convert.filter_from(pb.ListJobsRequest(states=[pb.Job.QUEUED])), "states[0]"),
+        (lambda: convert.filter_from(pb.ListJobsRequest(states=[pb.Job.STATE_UNSPECIFIED])), "states[0]"),
+        (lambda: convert.job_from(ended_message(NEWER)), "job.end.cause"),
+        (lambda: convert.job_from(ended_message(pb.JobEnd.CAUSE_UNSPECIFIED)), "job.end.cause"),
+        (lambda: convert.job_from(ended_message(pb.JobEnd.LOST)), "job.state"),
+        (
+            lambda: convert.job_from(pb.Job(spec=convert.spec_message(MINIMAL_SPEC), state=pb.Job.QUEUED)),
+            "job.state",
+        ),
+        (
+            lambda: convert.filter_from(pb.ListJobsRequest(created_after=Timestamp(seconds=2**60))),
+            "created_after",
+        ),
+        (
+            lambda: convert.spec_from(pb.JobSpec(argv=["x"], time_limit=Duration(seconds=2**62))),
+            "spec.time_limit",
+        ),
+        (lambda: convert.spec_from(pb.JobSpec(argv=["x"], time_limit=Duration(seconds=-1))), "spec.time_limit"),
+        (lambda: convert.spec_from(pb.JobSpec()), "spec.argv"),
+    ],
+)
+def test_what_has_no_value_here_is_refused_by_name(read: Callable[[], object], field: str) -> None:
+    """An enum value of a newer version, a time out of range, a contradiction: each names its field."""
+    with pytest.raises(InvalidArgumentError) as refused:
+        read()
+    assert refused.value.field == field
+
+
+# A newer client's request, as bytes: field 15 of the message that this version does not have, with the value 1.
+NEWER_FIELD = bytes([15 << 3, 1])
+
+
+@pytest.mark.parametrize(
+    "message, where",
+    [
+        (pb.JobSpec.FromString(NEWER_FIELD), "spec"),
+        (pb.JobSpec(limits=pb.Limits.FromString(NEWER_FIELD)), "spec.limits"),
+        (pb.JobSpec(limits=pb.Limits(io=[pb.IoLimit(), pb.IoLimit.FromString(NEWER_FIELD)])), "spec.limits.io"),
+    ],
+)
+def test_a_wish_of_a_newer_client_is_not_dropped(message: pb.JobSpec, where: str) -> None:
+    """A field that only a newer version has is refused wherever in the spec it stands."""
+    with pytest.raises(InvalidArgumentError, match="field number 15") as refused:
+        convert.refuse_unknown_fields(message, "spec")
+    assert refused.value.field == where
+
+
+def test_a_full_spec_has_no_unknown_fields() -> None:
+    """Everything that this version can say passes, maps and times included."""
+    convert.refuse_unknown_fields(convert.spec_message(FULL_SPEC), "spec")
