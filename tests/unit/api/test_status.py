@@ -79,6 +79,12 @@ def test_an_error_survives_the_wire(error: JobworkerError, code: str, reason: st
     assert str(back) == str(error) == sent.text
 
 
+def test_the_range_of_valid_offsets_is_told_in_order() -> None:
+    """What docs and proto promise of an offset out of range is in the metadata under those very names."""
+    sent = status_from(errors.OffsetOutOfRangeError(JOB, offset=9, first=2, end=7))
+    assert dict(sent.info.metadata) == {"job_id": JOB, "offset": "9", "first_offset": "2", "end_offset": "7"}
+
+
 def test_the_details_are_a_rich_status() -> None:
     """Any gRPC client's library for rich errors can read the details: code and text are repeated in them."""
     sent = status_from(errors.JobNotFoundError(JOB))
