@@ -1,0 +1,285 @@
+"""The settings of a server: what there is, and how a file, the environment and flags say it.
+
+Every setting is one field of `ServerSettings`, and has the same name everywhere: `state_dir` in the file is
+JOBWORKER_STATE_DIR in the environment and --state-dir on the command line. A flag wins over the environment, which
+wins over the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+
+from jobworker.core.units import format_duration, format_size, parse_duration, parse_size
+
+PREFIX = "JOBWORKER_"
+FILE_VARIABLE = f"{PREFIX}CONFIG"
+
+# Variables with our prefix that are not the server's: the client's settings, and what every job is given.
+FOREIGN_VARIABLES = frozenset(
+    PREFIX + name for name in ("SERVER", "CA", "CERT", "KEY", "PROFILE", "CONFIG_DIR", "RECONNECT_TIMEOUT", "JOB_ID")
+)
+
+_MAX_PORT = 65_535
+_MAX_VALUE_CHARS = 4_096  # a path has no more, and nothing else comes near it
+_PEM_MARK = "-----BEGIN"
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+class SettingsError(Exception):
+    """The settings are wrong. The text is one line for the person who wrote them, and shows no secret."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listen:
+    """Where to listen: a host name or address (IPv6 without brackets) and a TCP port, 0 for any free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read "host:port" or "[IPv6]:port". Raises `ValueError`."""
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        host = host[1:-1] if bracketed else host
+        if not colon or not host or (":" in host and not bracketed):
+            raise ValueError(f"{text!r} is no address; write HOST:PORT, such as 0.0.0.0:8443 or [::1]:8443")
+        if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
+            raise ValueError(f"{port!r} is no port; one is a number from 0 (any that is free) to {_MAX_PORT}")
+        return cls(host=host, port=int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A kind of value: what to call it, how to read it (raises `ValueError`) and how to write it."""
+
+    name: str
+    parse: Callable[[object], Any]
+    show: Callable[[Any], str] = str
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str) or not raw:
+        raise ValueError("must be a text")
+    return raw
+
+
+def _path(raw: object) -> Path:
+    return Path(_text(raw)).expanduser()
+
+
+def _flag(raw: object) -> bool:
+    value = raw if isinstance(raw, bool) else _WORDS.get(str(raw).lower())
+    if value is None:
+        raise ValueError(f"{raw!r} is neither true nor false")
+    return value
+
+
+def _count(raw: object) -> int:
+    number = int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() else raw
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"{raw!r} is no number of at least 1")
+    return number
+
+
+def _size(raw: object) -> int:
+    return _count(parse_size(raw) if isinstance(raw, str) else raw)
+
+
+def _duration(raw: object) -> timedelta:
+    return parse_duration(raw if isinstance(raw, str) else repr(raw))
+
+
+def _choice(choices: tuple[str, ...], raw: object) -> str:
+    if raw not in choices:
+        raise ValueError(f"{raw!r} is none of {', '.join(choices)}")
+    return str(raw)
+
+
+def _audit_target(raw: object) -> Path | Literal["stderr", "off"]:
+    text = _text(raw)
+    return text if text in ("stderr", "off") else _path(text)
+
+
+def _one_of(*choices: str) -> Kind:
+    return Kind(name=", ".join(choices), parse=partial(_choice, choices))
+
+
+ADDRESS = Kind(name="HOST:PORT", parse=lambda raw: Listen.parse(_text(raw)))
+PATH = Kind(name="path", parse=_path)
+TEXT = Kind(name="text", parse=_text)
+FLAG = Kind(name="true or false", parse=_flag, show=lambda value: str(value).lower())
+COUNT = Kind(name="number", parse=_count)
+SIZE = Kind(name="size, such as 64KiB", parse=_size, show=format_size)
+DURATION = Kind(name="duration, such as 30d or 10s", parse=_duration, show=format_duration)
+AUDIT_TARGET = Kind(name="path, stderr, off", parse=_audit_target)
+
+
+DEFAULT_LISTEN = Listen(host="127.0.0.1", port=8443)
+DEFAULT_SHUTDOWN_GRACE = timedelta(seconds=10)
+DEFAULT_RETENTION_AGE = timedelta(days=30)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """All settings of a server, valid once `load_settings` has built them; each with its kind and its purpose."""
+
+    listen: Annotated[Listen, ADDRESS, "Where to listen; port 0 takes a free one."] = DEFAULT_LISTEN
+    state_dir: Annotated[Path, PATH, "Where jobs, their output and the database are kept; made with mode 0700."]
+    server_cert: Annotated[Path, PATH, "The server's certificate, PEM, followed by intermediate ones if there are any."]
+    server_key: Annotated[Path, PATH, "The private key of the server's certificate, PEM, ECDSA or RSA."]
+    client_ca: Annotated[Path, PATH, "The certificates of the authorities that issue client certificates, PEM."]
+    durability: Annotated[
+        Literal["process", "power"],
+        _one_of("process", "power"),
+        "What an answered start survives: a kill of every process of the server, or a power cut, too.",
+    ] = "process"
+    job_user: Annotated[
+        str | None, TEXT, "The user that jobs run as; only a server that was started as root can choose."
+    ] = None
+    stop_jobs_on_exit: Annotated[bool, FLAG, "Whether jobs are stopped when the server ends, rather than run on."] = (
+        False
+    )
+    shutdown_grace: Annotated[
+        timedelta, DURATION, "How long calls that are under way may take to end when the server ends."
+    ] = DEFAULT_SHUTDOWN_GRACE
+    max_running_jobs: Annotated[int, COUNT, "Jobs that run at the same time."] = 1000
+    max_running_jobs_per_user: Annotated[int, COUNT, "Jobs of one user that run at the same time."] = 200
+    max_followers_per_user: Annotated[
+        int, COUNT, "Calls of one user that stay open at the same time: output streams, waits, watches."
+    ] = 256
+    max_command_bytes: Annotated[int, SIZE, "Size of a job's arguments and environment."] = 1024**2
+    max_request_bytes: Annotated[int, SIZE, "Size of a request; at least that of max_command_bytes."] = 2 * 1024**2
+    retention_age: Annotated[timedelta, DURATION, "Ended jobs that are older are removed."] = DEFAULT_RETENTION_AGE
+    retention_bytes: Annotated[int, SIZE, "When the output of ended jobs is larger in all, the oldest are removed."] = (
+        50 * 1024**3
+    )
+    audit_log: Annotated[
+        Path | Literal["stderr", "off"],
+        AUDIT_TARGET,
+        "Where the line for each call goes; a file that was renamed away is opened anew.",
+    ] = "stderr"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        _one_of("debug", "info", "warning", "error"),
+        "The least important messages that are shown.",
+    ] = "info"
+
+    def __post_init__(self) -> None:
+        if self.max_request_bytes < self.max_command_bytes:
+            raise SettingsError(
+                f"max_request_bytes ({format_size(self.max_request_bytes)}) is less than max_command_bytes "
+                f"({format_size(self.max_command_bytes)}), so that a command of that size could not be sent"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What there is to know of one setting."""
+
+    name: str
+    kind: Kind
+    purpose: str
+    default: Any
+    required: bool
+
+    @property
+    def flag(self) -> str:
+        """What the command line calls it."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """What the environment calls it."""
+        return PREFIX + self.name.upper()
+
+
+def _declared() -> Iterator[Setting]:
+    hints = get_type_hints(ServerSettings, include_extras=True)
+    for one in fields(ServerSettings):
+        _type, kind, purpose = get_args(hints[one.name])
+        required = one.default is MISSING
+        default = None if required else one.default
+        yield Setting(name=one.name, kind=kind, purpose=purpose, default=default, required=required)
+
+
+SETTINGS: Mapping[str, Setting] = {setting.name: setting for setting in _declared()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Said:
+    """A value as it was said, where, and what a relative path in it is relative to."""
+
+    raw: object
+    where: str
+    base: Path = Path()
+
+    def value_for(self, setting: Setting) -> Any:  # noqa: ANN401 -- the setting's kind decides the type
+        text = str(self.raw)
+        if _PEM_MARK in text:  # a pasted key must not come out again in an error
+            raise SettingsError(f"{self.where} holds a certificate or a key itself; give the path of its file")
+        if len(text) > _MAX_VALUE_CHARS:
+            raise SettingsError(f"{self.where} is too long")
+        try:
+            value = setting.kind.parse(self.raw)
+        except (ValueError, RuntimeError) as error:  # RuntimeError: "~name" of a user that does not exist
+            raise SettingsError(f"{self.where}: {error}") from None
+        return self.base / value if isinstance(value, Path) else value
+
+
+def load_settings(
+    *, flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None
+) -> ServerSettings:
+    """The settings that the three sources say together. Raises `SettingsError`.
+
+    `flags` maps names of settings to values, None where none was given. An empty variable counts as not set. Relative
+    paths in the file are relative to its folder.
+    """
+    said = {
+        **(_from_file(file) if file else {}),
+        **_from_environment(environ),
+        **{name: _Said(raw=raw, where=SETTINGS[name].flag) for name, raw in flags.items() if raw is not None},
+    }
+    for setting in SETTINGS.values():
+        if setting.required and setting.name not in said:
+            raise SettingsError(
+                f"{setting.name} is not set: give {setting.flag}, {setting.variable} or {setting.name} in the file"
+            )
+    return ServerSettings(**{name: one.value_for(SETTINGS[name]) for name, one in said.items()})
+
+
+def _from_file(path: Path) -> dict[str, _Said]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings in {path}: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise SettingsError(f"{path} is no TOML: {error}") from None
+    for key in content:
+        if key not in SETTINGS:
+            raise SettingsError(f"{path}: there is no setting {key!r}{_nearest(key, SETTINGS)}")
+    return {key: _Said(raw=raw, where=f"{path}: {key}", base=path.parent) for key, raw in content.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Said]:
+    names = {setting.variable: setting.name for setting in SETTINGS.values()}
+    ours = [name for name in environ if name.startswith(PREFIX)]
+    for variable in ours:
+        if variable not in names and variable not in FOREIGN_VARIABLES and variable != FILE_VARIABLE:
+            raise SettingsError(f"there is no variable {variable}{_nearest(variable, names)}")
+    return {names[key]: _Said(raw=environ[key], where=key) for key in ours if key in names and environ[key]}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
