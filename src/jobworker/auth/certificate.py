@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -16,17 +18,10 @@ def load_certificate(pem: bytes) -> x509.Certificate:
 
     Raises `ValueError` with a predicate for "the certificate ...", such as "is malformed".
     """
-    # cryptography warns about serial numbers and lengths of names that we judge ourselves. Nobody has a use for the
-    # warnings, and under -W error they would be faults of ours. The filters belong to the process, hence the lock.
-    with _warning_filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _no_warnings():
         try:
             certificate = x509.load_pem_x509_certificate(pem)
-            _ = (
-                certificate.subject,
-                certificate.issuer,
-                certificate.extensions,
-            )  # each is parsed when it is first asked for
+            _ = certificate.subject, certificate.issuer, certificate.extensions  # each is parsed when first asked for
         except x509.DuplicateExtension as error:
             raise ValueError(f"has the extension {error.oid.dotted_string} twice") from None
         except (ValueError, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
@@ -39,8 +34,24 @@ def common_names(name: x509.Name) -> list[str]:
     return [str(attribute.value) for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
 
 
-def serial_text(certificate: x509.Certificate) -> str:
-    """The serial number in hexadecimal, two digits a byte, as openssl shows it but for the case."""
-    number = certificate.serial_number
+def serial_number(certificate: x509.Certificate) -> int:
+    """The serial number, which in some certificates is not positive, although RFC 5280 asks for that."""
+    with _no_warnings():
+        return certificate.serial_number
+
+
+def serial_text(number: int) -> str:
+    """A serial number in hexadecimal, two digits a byte, as openssl shows it but for the case."""
     digits = f"{abs(number):x}"
     return ("-" if number < 0 else "") + digits.zfill(len(digits) + len(digits) % 2)
+
+
+@contextmanager
+def _no_warnings() -> Generator[None]:
+    """Keep cryptography from warning of what we judge ourselves: serial numbers and lengths of names.
+
+    Nobody has a use for the warnings, and under -W error they would be faults of ours.
+    """
+    with _warning_filters, warnings.catch_warnings():  # the filters belong to the process, hence the lock
+        warnings.simplefilter("ignore")
+        yield

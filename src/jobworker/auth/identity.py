@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from cryptography import x509
 
-from jobworker.auth.certificate import common_names, load_certificate, serial_text
+from jobworker.auth.certificate import common_names, load_certificate, serial_number, serial_text
 from jobworker.auth.roles import ROLES_EXTENSION, Role, decode_roles
 from jobworker.core.errors import UnauthenticatedError
 
@@ -46,10 +46,11 @@ def _read(pem: bytes) -> tuple[Principal, datetime]:
         certificate = load_certificate(pem)
     except ValueError as error:
         raise _refusal(str(error)) from None
-    if certificate.serial_number <= 0:
-        raise _refusal(f"has the serial number {certificate.serial_number}; it must be positive (RFC 5280, 4.1.2.2)")
+    serial = serial_number(certificate)
+    if serial <= 0:
+        raise _refusal(f"has the serial number {serial}; it must be positive (RFC 5280, 4.1.2.2)")
     principal = Principal(
-        name=_name(certificate.subject), roles=_roles(certificate.extensions), serial=serial_text(certificate)
+        name=_name(certificate.subject), roles=_roles(certificate.extensions), serial=serial_text(serial)
     )
     return principal, certificate.not_valid_after_utc
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from jobworker.auth.certificate import common_names, load_certificate, serial_text
+from jobworker.auth.certificate import common_names, load_certificate, serial_number, serial_text
 from jobworker.auth.identity import principal_from_pem
 from jobworker.auth.pki import PkiError
 from jobworker.auth.roles import ROLES_EXTENSION
@@ -76,7 +76,7 @@ def inspect_certificate(pem: bytes, *, now: datetime) -> CertificateInfo:
         hosts=hosts,
         subject=certificate.subject.rfc4514_string(),
         issuer=certificate.issuer.rfc4514_string(),
-        serial=serial_text(certificate),
+        serial=serial_text(serial_number(certificate)),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         key=_key(certificate),
