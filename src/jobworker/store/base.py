@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from jobworker.core.job import Job
 from jobworker.core.query import JobFilter, JobPage
+
+# What a change outlives once its call has returned: the end of every process, or a power cut too
+Durability = Literal["process", "power"]
 
 
 class JobStore(Protocol):
     """An index over the job directories plus what only the daemon knows.
 
-    Every change is durable when its call returns. Every call raises `StoreError` if the store cannot do it. A job is
-    `add`ed before its process is started, without a start time, and does not show in `page` until it has one.
+    Every change is durable when its call returns. Every call raises `StoreError` if the store cannot do it; it has then
+    done nothing, and later calls work again once the reason is gone. A call that is cancelled is done or not, never by
+    halves. A job is `add`ed before its process is started, without a start time, and does not show in `page` until it
+    has one.
     """
 
     async def add(self, job: Job) -> None:
@@ -20,7 +25,10 @@ class JobStore(Protocol):
         ...
 
     async def update(self, job: Job) -> None:
-        """Replace what is remembered of a job's start, stop and end. An end, once recorded, is never replaced."""
+        """Replace what is remembered of a job's start, stop, end and output size; `None` replaces nothing.
+
+        An end, once recorded, is never replaced, nor is the output size with it. A job that is not there is no error.
+        """
         ...
 
     async def remove(self, job_id: str) -> None:
@@ -36,7 +44,12 @@ class JobStore(Protocol):
         ...
 
     async def page(self, where: JobFilter, *, size: int, token: str | None = None) -> JobPage:
-        """A page of jobs, newest first. Raises `InvalidArgumentError` for a token that is not one of its own."""
+        """A page of jobs, newest first; jobs of the same creation time by id, the greatest first.
+
+        It has at most `size` jobs, and fewer where they are large: only `next_page_token` says whether more follow.
+        Going on by tokens shows every job that is there all the while exactly once. Raises `InvalidArgumentError` for a
+        token that is not one of its own, or that came with another filter.
+        """
         ...
 
     async def open_ids(self) -> list[str]:

@@ -1,0 +1,4 @@
+INSERT INTO job_labels (job_id, key, value, owner, state, create_time)
+SELECT id, :key, :value, owner, state, create_time
+  FROM jobs
+ WHERE id = :id

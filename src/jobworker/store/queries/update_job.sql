@@ -1,0 +1,8 @@
+-- Nothing known becomes unknown again, and the first end stays, with the state and the output that belong to it.
+UPDATE jobs
+   SET start_time = coalesce(:start_time, start_time),
+       stop = coalesce(:stop, stop),
+       "end" = coalesce("end", :end),
+       state = CASE WHEN "end" IS NULL THEN :state ELSE state END,
+       output_bytes = CASE WHEN "end" IS NULL THEN :output_bytes ELSE output_bytes END
+ WHERE id = :id
