@@ -1,0 +1,118 @@
+"""What the worker needs of a place where jobs run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from jobworker.core.job import Job, JobEnd, StopRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutorInfo:
+    """What a place is and what it can do; see `ServerInfo` in the API for the words."""
+
+    name: str
+    enforceable_limits: tuple[str, ...]
+    process_tracking: str
+    job_user: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a job ended, and the stop that was asked for before, if any."""
+
+    end: JobEnd
+    stop: StopRequest | None
+
+
+class Execution(Protocol):
+    """A job that was started and has not been seen to end."""
+
+    @property
+    def start_time(self) -> datetime:
+        """When its program was executed."""
+        ...
+
+    @property
+    def stop(self) -> StopRequest | None:
+        """The stop that is under way."""
+        ...
+
+    async def request_stop(self, stop: StopRequest) -> bool:
+        """Begin a stop, which goes on by itself, or hurry one that is under way; `False` if the job has ended."""
+        ...
+
+    async def send_signal(self, number: int) -> bool:
+        """Signal the process group of the job's first process; `False` if the job has ended."""
+        ...
+
+    async def outcome(self) -> Outcome:
+        """Wait for the recorded end."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the job without touching it."""
+        ...
+
+
+class Output(Protocol):
+    """The output of one job, open for reading."""
+
+    def size(self) -> int:
+        """Bytes there are now."""
+        ...
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`; fewer, or none, where the output ends for now."""
+        ...
+
+    async def changed(self) -> None:
+        """Wait until there may be more than at the last `read`. It may return for nothing."""
+        ...
+
+    def wake(self) -> None:
+        """Make `changed` return."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the output."""
+        ...
+
+
+class Executor(Protocol):
+    """A place where jobs run, and where their output is kept until it is removed."""
+
+    @property
+    def info(self) -> ExecutorInfo:
+        """What it is."""
+        ...
+
+    async def start(self, job: Job) -> Execution:
+        """Run a job. Raises `CommandNotStartedError`, after which nothing of it is left; so does a cancellation."""
+        ...
+
+    async def known_ids(self) -> set[str]:
+        """Ids of all jobs of which something is kept here."""
+        ...
+
+    async def recover(self, job_id: str) -> tuple[Job, Execution | None] | None:
+        """What became of a job while no daemon was there.
+
+        The job as its own records tell it, with the execution to adopt if it has not ended; `None` if there never was
+        one that ran, in which case nothing of it is left either. Raises `ValueError` for records that cannot be read.
+        """
+        ...
+
+    def open_output(self, job_id: str) -> Output:
+        """The output of a job. Raises `FileNotFoundError`."""
+        ...
+
+    def output_size(self, job_id: str) -> int:
+        """Bytes of output there are now; 0 if nothing is kept of the job."""
+        ...
+
+    async def remove(self, job_id: str) -> None:
+        """Delete all that is kept of an ended job; one that is not there is no error."""
+        ...

@@ -1,0 +1,336 @@
+"""Jobs on this machine: a directory, a supervisor and, where the kernel has them, a cgroup each."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from jobworker.core.errors import CommandNotStartedError
+from jobworker.core.job import Job, StopRequest
+from jobworker.core.records import Record, end_from, job_from, job_record, stop_from, time_from
+from jobworker.executors.base import Execution, ExecutorInfo, Outcome
+from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.spawner import Spawner
+from jobworker.executors.supervision import Supervision
+from jobworker.executors.user import JobUser
+from jobworker.linux import process
+from jobworker.linux.cgroup import Cgroup, place_for_jobs
+from jobworker.runtime import jobdir
+from jobworker.runtime.burial import ID_VARIABLE
+from jobworker.runtime.jobdir import JobDir
+
+BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# How long a supervisor that has the lock of its job may take to answer after a restart of the daemon. It answers at
+# once, unless it has been stopped or the machine is overloaded.
+HELLO_PATIENCE = 5.0
+# The kernel closes the descriptors of a process that has ended one by one, the control socket before the lock or after.
+LOCK_PATIENCE = 5.0
+LOCK_INTERVAL = 0.005
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalSettings:
+    """Where jobs are kept and how they run.
+
+    `directory` holds a folder a job. `sync` makes records survive a power cut. `user` is whom jobs run as; `None` means
+    the user of this process, or "nobody" where that is root.
+    """
+
+    directory: Path
+    sync: bool = False
+    user: str | None = None
+
+
+class LocalExecutor:
+    """An `Executor` for this machine. Made by `open`."""
+
+    def __init__(self, settings: LocalSettings, user: JobUser, cgroup: Path | None) -> None:
+        self._jobs = settings.directory / "jobs"
+        self._removed = settings.directory / "removed"
+        self._sync = settings.sync
+        self._user = user
+        self._cgroup = cgroup
+        self._boot_id = process.boot_id()
+        self._spawner = Spawner(settings.directory / "spawner.log")
+        self._growth = GrowthWatch()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: LocalSettings) -> AsyncIterator[LocalExecutor]:
+        """Prepare the directory, the cgroup and the spawner; jobs run on when this is left.
+
+        Raises `InvalidArgumentError` for a user that does not exist or that this process cannot become, and `OSError`.
+        """
+        user = JobUser.find(settings.user)
+        executor = cls(settings, user, _make_cgroup(settings.directory))
+        try:
+            executor._spawner.start()
+            await executor._tidy()
+            yield executor
+        finally:
+            await executor._spawner.close()
+            executor._growth.close()
+            if executor._cgroup is not None:
+                with suppress(OSError):  # jobs are in it still
+                    executor._cgroup.rmdir()
+
+    @property
+    def info(self) -> ExecutorInfo:
+        """What this place is."""
+        return ExecutorInfo(
+            name="local",
+            enforceable_limits=(),
+            process_tracking="subreaper" if self._cgroup is None else "cgroup",
+            job_user=self._user.name,
+        )
+
+    async def start(self, job: Job) -> LocalExecution:
+        """Run a job. Raises `CommandNotStartedError`, after which nothing of it is left; so does a cancellation."""
+        try:
+            with await asyncio.to_thread(self._prepare, job) as directory:
+                supervision = await self._supervise("supervise", directory)
+                try:
+                    started = await supervision.started
+                except ConnectionError:
+                    if directory.output_size() is not None:
+                        raise
+                    # The spawner has died before it had forked: the job has not been touched, so try again.
+                    supervision = await self._supervise("supervise", directory)
+                    started = await supervision.started
+        except (ConnectionError, OSError) as error:
+            await self.remove(job.id)
+            raise CommandNotStartedError(
+                errno=error.errno or errno.EIO, stage="supervise", subject=job.spec.argv[0]
+            ) from error
+        except BaseException:
+            await self.remove(job.id)
+            raise
+        return LocalExecution(self, job.id, supervision, started)
+
+    async def known_ids(self) -> set[str]:
+        """Ids of all jobs that have a directory."""
+        return await asyncio.to_thread(lambda: set(os.listdir(self._jobs)))
+
+    async def recover(self, job_id: str) -> tuple[Job, Execution | None] | None:
+        """What became of a job while no daemon was there; see `Executor.recover`."""
+        try:
+            directory = JobDir.open(self._path(job_id))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with directory:
+            spec = directory.read(jobdir.SPEC)
+            ended = directory.read(jobdir.EXIT)
+            if spec is not None and ended is not None:
+                return _with_end(_with_start(job_from(spec["job"]), directory), ended), None
+            execution = None if spec is None else await self._adopt(job_id, directory)
+            if spec is None or execution is None:
+                await self.remove(job_id)  # it never ran, and nobody was told that it did
+                return None
+            job = job_from(spec["job"])
+            return replace(job, start_time=execution.start_time, stop=execution.stop), execution
+
+    def open_output(self, job_id: str) -> FileOutput:
+        """The output of a job. Raises `FileNotFoundError`."""
+        return FileOutput(os.fsencode(self._path(job_id) / jobdir.OUTPUT), self._growth)
+
+    def output_size(self, job_id: str) -> int:
+        """Bytes of output there are now; 0 if nothing is kept of the job."""
+        try:
+            return (self._path(job_id) / jobdir.OUTPUT).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    async def remove(self, job_id: str) -> None:
+        """Delete the directory of a job; one that is not there is no error."""
+        await asyncio.to_thread(self._delete, job_id)
+
+    # For LocalExecution
+
+    async def read_outcome(self, job_id: str) -> Outcome:
+        """The recorded end of a job whose supervisor is done; if that one has died, the end that is then recorded."""
+        with JobDir.open(self._path(job_id)) as directory:
+            while (record := directory.read(jobdir.EXIT)) is None:
+                burial = await self._supervise("bury", directory)
+                await burial.over
+                burial.close()
+        stop = record["stop"]
+        return Outcome(end=end_from(record["end"]), stop=None if stop is None else stop_from(stop))
+
+    # Steps
+
+    def _path(self, job_id: str) -> Path:
+        return self._jobs / job_id
+
+    def _prepare(self, job: Job) -> JobDir:
+        directory = JobDir.create(self._path(job.id))
+        try:
+            directory.write(
+                jobdir.SPEC, {"job": job_record(job), "launch": self._launch_record(job)}, sync_directory=self._sync
+            )
+            if self._sync:
+                _sync_directory(self._jobs)
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    def _launch_record(self, job: Job) -> Record:
+        """What the supervisor needs to know beyond the spec."""
+        user = self._user
+        base = {"PATH": BASE_PATH, "LANG": "C.UTF-8", "SHELL": "/bin/sh"}
+        person = {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
+        return {
+            "env": {**base, **person, **job.spec.env, ID_VARIABLE: job.id},
+            "uid": user.uid,
+            "gid": user.gid,
+            "groups": user.groups,
+            "cgroup": None if self._cgroup is None else str(self._cgroup / job.id),
+            "boot_id": self._boot_id,
+            "sync": self._sync,
+        }
+
+    async def _supervise(self, operation: str, directory: JobDir) -> Supervision:
+        """Have a supervisor forked for a directory, and connect to it.
+
+        The lock and the socket are made here and handed over, so that there is no moment at which somebody who looks
+        could take the job for dead or find nobody to ask.
+        """
+        lock = await _lock(directory)
+        try:
+            with directory.listen() as listener:
+                supervision = Supervision(directory.connect())
+                await self._spawner.request(operation, [directory.fd, lock, listener.fileno()])
+        finally:
+            os.close(lock)
+        return supervision
+
+    async def _adopt(self, job_id: str, directory: JobDir) -> LocalExecution | None:
+        """The execution of a job without a recorded end; `None` if its program has never been executed."""
+        lock = directory.lock()
+        if lock is not None:  # its supervisor is dead
+            os.close(lock)
+            if directory.output_size() is None:
+                return None
+            supervision = await self._supervise("bury", directory)
+            return LocalExecution(self, job_id, supervision, _start_time(directory) or _create_time(directory))
+        try:
+            supervision = Supervision(directory.connect())
+        except ConnectionRefusedError:  # it is just going, now or with its lock
+            lock = await _lock(directory)
+            os.close(lock)
+            return await self._adopt(job_id, directory)
+        try:
+            async with asyncio.timeout(HELLO_PATIENCE):
+                await asyncio.wait([supervision.started])
+            started = supervision.started.result()
+        except CommandNotStartedError:
+            return None
+        except (TimeoutError, ConnectionError):  # `over` tells the rest of it
+            started = _start_time(directory) or _create_time(directory)
+        return LocalExecution(self, job_id, supervision, started)
+
+    def _delete(self, job_id: str) -> None:
+        """Delete in two steps, so that a job is there whole or not at all."""
+        removed = self._removed / job_id
+        with suppress(FileNotFoundError):
+            self._path(job_id).rename(removed)
+            shutil.rmtree(removed)
+
+    async def _tidy(self) -> None:
+        """Finish what a daemon that was killed had begun, and remove cgroups that nobody uses."""
+        for directory in (self._jobs, self._removed):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        for name in os.listdir(self._removed):
+            await asyncio.to_thread(shutil.rmtree, self._removed / name)
+        if self._cgroup is not None:
+            for entry in os.scandir(self._cgroup):
+                if entry.is_dir() and not Cgroup(entry.path).populated:
+                    Cgroup(entry.path).remove()
+
+
+class LocalExecution:
+    """A job of this machine that runs."""
+
+    def __init__(self, executor: LocalExecutor, job_id: str, supervision: Supervision, started: datetime) -> None:
+        self._executor = executor
+        self._job_id = job_id
+        self._supervision = supervision
+        self.start_time = started
+
+    @property
+    def stop(self) -> StopRequest | None:
+        """The stop that is under way."""
+        return self._supervision.stop
+
+    async def request_stop(self, stop: StopRequest) -> bool:
+        """Begin a stop, which goes on by itself, or hurry one that is under way; `False` if the job has ended."""
+        return await self._supervision.request_stop(stop)
+
+    async def send_signal(self, number: int) -> bool:
+        """Signal the process group of the job's first process; `False` if the job has ended."""
+        return await self._supervision.send_signal(number)
+
+    async def outcome(self) -> Outcome:
+        """Wait for the recorded end."""
+        await self._supervision.over
+        self._supervision.close()
+        return await self._executor.read_outcome(self._job_id)
+
+    async def close(self) -> None:
+        """Let go of the job without touching it."""
+        self._supervision.close()
+
+
+def _with_start(job: Job, directory: JobDir) -> Job:
+    return replace(job, start_time=_start_time(directory) or job.create_time)
+
+
+def _with_end(job: Job, record: Record) -> Job:
+    end, stop = end_from(record["end"]), record["stop"]
+    return replace(job, end=end, stop=None if stop is None else stop_from(stop), output_bytes=end.output_bytes)
+
+
+def _start_time(directory: JobDir) -> datetime | None:
+    record = directory.read(jobdir.STARTED)
+    return None if record is None else time_from(record["time"])
+
+
+def _create_time(directory: JobDir) -> datetime:
+    record = directory.read(jobdir.SPEC)
+    assert record is not None
+    return time_from(record["job"]["create_time"])
+
+
+async def _lock(directory: JobDir) -> int:
+    """The lock of a directory whose supervisor is gone or just going. Raises `TimeoutError` if it lives on."""
+    async with asyncio.timeout(LOCK_PATIENCE):
+        while (lock := directory.lock()) is None:
+            await asyncio.sleep(LOCK_INTERVAL)  # flock tells nobody who does not block a thread for it
+    return lock
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_cgroup(directory: Path) -> Path | None:
+    """A cgroup for the jobs of this state directory, the same one after every restart; `None` without cgroup v2."""
+    place = place_for_jobs()
+    if place is None:
+        return None
+    cgroup = place / f"jobworker-{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]}"
+    cgroup.mkdir(exist_ok=True)
+    return cgroup

@@ -1,0 +1,94 @@
+"""Reading a job's output file while it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+
+from jobworker.linux import syscalls
+
+_THREAD_BYTES = 256 * 1024  # a read of less has most likely just been written and is in the page cache
+
+
+class GrowthWatch:
+    """Tells readers that their file has grown: one inotify instance for all, one watch a file.
+
+    The kernel allows 128 instances a user, which is why a reader has none of its own.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._inotify = syscalls.inotify_open()
+        self._readers: dict[int, set[asyncio.Event]] = {}
+        self._loop.add_reader(self._inotify, self._receive)
+
+    def add(self, path: bytes, reader: asyncio.Event) -> int:
+        """Set `reader` whenever the file grows; returns what `remove` needs."""
+        watch = syscalls.inotify_add(self._inotify, path, syscalls.IN_MODIFY)
+        self._readers.setdefault(watch, set()).add(reader)
+        return watch
+
+    def remove(self, watch: int, reader: asyncio.Event) -> None:
+        """Leave `reader` alone from now on."""
+        readers = self._readers[watch]
+        readers.discard(reader)
+        if not readers:
+            del self._readers[watch]
+            with suppress(OSError):  # the file has been deleted, and the watch with it
+                syscalls.inotify_remove(self._inotify, watch)
+
+    def close(self) -> None:
+        """Give the instance back."""
+        self._loop.remove_reader(self._inotify)
+        os.close(self._inotify)
+
+    def _receive(self) -> None:
+        with suppress(BlockingIOError):
+            for event in syscalls.inotify_events(os.read(self._inotify, 64 * 1024)):
+                # An overflow of the queue comes with watch -1: then everybody has to look.
+                watches = self._readers.values() if event.watch == -1 else [self._readers.get(event.watch, set())]
+                for readers in watches:
+                    for reader in readers:
+                        reader.set()
+
+
+class FileOutput:
+    """The output of one job, for one reader."""
+
+    def __init__(self, path: bytes, watch: GrowthWatch) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._event = asyncio.Event()
+        self._growth = watch
+        try:
+            self._watch = watch.add(path, self._event)
+        except OSError:
+            os.close(self._fd)
+            raise
+
+    def size(self) -> int:
+        """Bytes there are now."""
+        return os.fstat(self._fd).st_size
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset`; fewer, or none, where the output ends for now."""
+        self._event.clear()  # before the look, so that growth after it is not missed
+        available = min(size, self.size() - offset)
+        if available <= 0:
+            return b""
+        if available < _THREAD_BYTES:
+            return os.pread(self._fd, available, offset)
+        return await asyncio.to_thread(os.pread, self._fd, available, offset)  # a backlog may come from a disk
+
+    async def changed(self) -> None:
+        """Wait until there may be more than at the last `read`. It may return for nothing."""
+        await self._event.wait()
+
+    def wake(self) -> None:
+        """Make `changed` return."""
+        self._event.set()
+
+    def close(self) -> None:
+        """Let go of the output."""
+        self._growth.remove(self._watch, self._event)
+        os.close(self._fd)

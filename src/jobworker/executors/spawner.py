@@ -1,0 +1,109 @@
+"""The daemon's handle on its spawner: it starts one, hands it requests, and replaces one that has died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import jobworker
+from jobworker.runtime import protocol
+from jobworker.runtime.spawner import REQUESTS
+
+# Isolated and without site: nothing of the daemon's environment or of the user's site-packages is loaded. The folder
+# of the package comes last in the path, so that nothing beside it can stand in for the standard library.
+_FLAGS = ("-I", "-S", "-X", "utf8")
+_CODE = "import sys; sys.path.append(sys.argv[1]); from jobworker.runtime.spawner import main; main()"
+
+
+class Spawner:
+    """The process that forks supervisors. Its standard error goes to `log`, which the supervisors inherit."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._socket: socket.socket | None = None
+        self._pidfd = -1
+        self.pid = 0  # 0 while there is none
+
+    def start(self) -> None:
+        """Start the process. Not by fork: this process may have threads. Raises `OSError`."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
+            log = (os.POSIX_SPAWN_OPEN, 2, str(self._log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self.pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, *_FLAGS, "-c", _CODE, str(Path(jobworker.__file__).parent.parent)],
+                {},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), REQUESTS),
+                    null,
+                    (os.POSIX_SPAWN_DUP2, 0, 1),
+                    log,
+                ],
+            )
+        ours.setblocking(False)
+        self._socket = ours
+        self._pidfd = os.pidfd_open(self.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+
+    async def request(self, operation: str, fds: Sequence[int]) -> None:
+        """Hand over a request with its descriptors, to a new process if the old one has died."""
+        if self._socket is None:
+            self.start()
+        packet = protocol.encode({"op": operation})
+        while True:
+            assert self._socket is not None
+            try:
+                socket.send_fds(self._socket, [packet], fds)
+            except BlockingIOError:
+                await _writable(self._socket)
+            except (BrokenPipeError, ConnectionResetError):
+                self._reap()
+                self.start()
+            else:
+                return
+
+    async def close(self) -> None:
+        """Let the process end; supervisors live on."""
+        if self._socket is None:
+            return
+        self._socket.close()
+        loop = asyncio.get_running_loop()
+        gone = loop.create_future()
+        loop.add_reader(self._pidfd, gone.set_result, None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_PATIENCE):
+                await gone
+        if not gone.done():
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._reap()
+
+    def _reap(self) -> None:
+        """Take the exit status of a process that has ended, or is about to, and forget it."""
+        if self._socket is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        os.waitpid(self.pid, 0)
+        self._socket.close()
+        self._socket = None
+        self.pid = 0
+
+
+_CLOSE_PATIENCE = 5.0  # seconds; it does nothing but exit, unless the machine is very busy
+
+
+async def _writable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(connection, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(connection)

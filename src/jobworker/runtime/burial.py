@@ -1,0 +1,84 @@
+"""What a dead supervisor has left behind: its job's processes are ended, and the end is recorded as LOST."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from jobworker.core.job import JobEnd
+from jobworker.core.records import Record, end_record
+from jobworker.core.state import Cause
+from jobworker.linux import process
+from jobworker.linux.cgroup import Cgroup
+from jobworker.runtime import jobdir
+from jobworker.runtime.control import Control
+from jobworker.runtime.jobdir import JobDir
+
+ID_VARIABLE = "JOBWORKER_JOB_ID"  # in the environment of every job: a mark to know its processes by
+ROUND = 0.02  # seconds between looks for processes that were born while others were being killed
+
+
+def bury(directory: JobDir, listener: socket.socket) -> None:
+    """End what is left of a job whose supervisor has died, and record that. The caller holds the directory's lock."""
+    control = Control(listener, select.poll(), lambda _: False)
+    if directory.read(jobdir.EXIT) is None:
+        spec = directory.read(jobdir.SPEC)
+        if spec is None:
+            raise FileNotFoundError(f"the job directory has no {jobdir.SPEC}")
+        _kill_remains(spec, directory.read(jobdir.STARTED))
+        end = JobEnd(
+            cause=Cause.LOST, end_time=datetime.now(UTC), output_bytes=directory.output_size() or 0
+        )
+        directory.write(jobdir.EXIT, {"end": end_record(end), "stop": None}, sync_directory=spec["launch"]["sync"])
+    control.tell("ended")
+
+
+def _kill_remains(spec: Record, started: Record | None) -> None:
+    """Kill the processes of the job; those of an earlier boot are gone, and their pids are somebody else's."""
+    if spec["launch"]["boot_id"] != process.boot_id():
+        return
+    path = spec["launch"]["cgroup"]
+    if path is not None:
+        _kill_cgroup(Cgroup(path))
+    else:
+        _kill_marked(spec["job"]["id"], started)
+
+
+def _kill_cgroup(cgroup: Cgroup) -> None:
+    while cgroup.populated:
+        with suppress(FileNotFoundError):
+            cgroup.kill()
+        select.select([], [], [], ROUND)
+    cgroup.remove()
+
+
+def _kill_marked(job_id: str, started: Record | None) -> None:
+    """Without a cgroup: the session of the first process, and whatever carries the job's mark."""
+    mark = f"{ID_VARIABLE}={job_id}".encode()
+    leader = None if started is None else process.ProcessId(**started["process"])
+    while pinned := _pin(_remains(mark, leader)):
+        # A pid may have changed hands before it was pinned: only what is the job's still, or again, is killed.
+        for pid in _remains(mark, leader) & pinned.keys():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pinned[pid], signal.SIGKILL)
+            select.select([pinned[pid]], [], [])  # readable when the process has ended
+        for pidfd in pinned.values():
+            os.close(pidfd)
+
+
+def _remains(mark: bytes, leader: process.ProcessId | None) -> set[int]:
+    session = [] if leader is None else process.in_session_of(leader)
+    return {*process.with_environment(mark), *session}
+
+
+def _pin(pids: set[int]) -> dict[int, int]:
+    """Descriptors (pidfds) of the processes that are still there, by pid."""
+    pinned: dict[int, int] = {}
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            pinned[pid] = os.pidfd_open(pid)
+    return pinned

@@ -1,0 +1,84 @@
+"""The supervisor's side of its control socket."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable
+
+from jobworker.runtime import protocol
+from jobworker.runtime.protocol import Message
+
+
+class Control:
+    """The connections of daemons to one supervisor. Nothing here waits: a daemon that does not read is dropped."""
+
+    def __init__(self, listener: socket.socket, poller: select.poll, on_request: Callable[[Message], bool]) -> None:
+        self._listener = listener
+        self._poller = poller
+        self._on_request = on_request
+        self._connections: dict[int, socket.socket] = {}
+        self._history: dict[str, Message] = {}  # the last message of each event: what a newcomer has to know
+        listener.setblocking(False)
+        poller.register(listener, select.POLLIN)
+
+    def handle(self, fd: int) -> bool:
+        """Serve a descriptor that polled ready; `False` if it is none of the control socket's."""
+        if fd == self._listener.fileno():
+            self._accept()
+        elif fd in self._connections:
+            self._receive(self._connections[fd])
+        else:
+            return False
+        return True
+
+    def tell(self, event: str, **details: object) -> None:
+        """Tell an event to every daemon that is connected, and to each one that will connect."""
+        while self._accept():  # whoever is waiting must not miss it if this process exits next
+            pass
+        message = {"event": event, **details}
+        self._history[event] = message
+        for connection in list(self._connections.values()):
+            self._send(connection, message)
+
+    def _accept(self) -> bool:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return False
+        if protocol.peer_uid(connection) not in (0, os.geteuid()):
+            connection.close()
+            return True
+        connection.setblocking(False)
+        self._connections[connection.fileno()] = connection
+        self._poller.register(connection, select.POLLIN)
+        for message in self._history.values():
+            self._send(connection, message)
+        return True
+
+    def _receive(self, connection: socket.socket) -> None:
+        try:
+            packet = connection.recv(protocol.MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            self._drop(connection)
+            return
+        request = protocol.decode(packet)
+        self._send(connection, {"reply": request["n"], "ok": self._on_request(request)})
+
+    def _send(self, connection: socket.socket, message: Message) -> None:
+        if connection.fileno() not in self._connections:  # dropped by an earlier message
+            return
+        try:
+            connection.send(protocol.encode(message), socket.MSG_NOSIGNAL)
+        except OSError:  # it has gone, or its buffer is full since it does not read
+            self._drop(connection)
+
+    def _drop(self, connection: socket.socket) -> None:
+        self._poller.unregister(connection)
+        del self._connections[connection.fileno()]
+        connection.close()

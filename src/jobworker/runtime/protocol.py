@@ -1,0 +1,51 @@
+"""What the daemon, the spawner and the supervisors say to each other, without the saying.
+
+Each message is one packet of a SOCK_SEQPACKET socket and holds a JSON object.
+
+daemon → spawner, with descriptors:
+    {"op": "supervise"}  + directory, lock, listener    fork a supervisor that runs the job of the directory
+    {"op": "bury"}       + directory, lock, listener    fork one that ends what a dead supervisor has left behind
+
+daemon → supervisor, each answered by {"reply": n, "ok": bool}; not ok means that the job has ended:
+    {"op": "stop", "n": n, "stop": {...}}               begin a stop, or hurry one that is under way
+    {"op": "signal", "n": n, "signal": number}          signal the process group of the first process
+
+supervisor → every daemon that is connected; the present state right after the connection:
+    {"event": "started", "time": t}                     the program has been executed
+    {"event": "failed", "errno": e, "stage": s, "subject": s}   it could not be; nothing is left of it
+    {"event": "stopping", "stop": {...}}                a stop has begun
+    {"event": "ended"}                                  exit.json is there
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any
+
+Message = dict[str, Any]
+
+MAX_MESSAGE_BYTES = 16 * 1024  # far more than the longest message; the kernel cuts what is longer
+DESCRIPTORS = 3  # that a request to the spawner carries: directory, lock, listener
+
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+def encode(message: Message) -> bytes:
+    """A message as a packet."""
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def decode(packet: bytes) -> Message:
+    """The message of a packet. Raises `ValueError`."""
+    message = json.loads(packet)
+    if not isinstance(message, dict):
+        raise ValueError("a message is an object")
+    return message
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The user id of the process at the other end of a Unix socket when it connected."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(raw)[1]

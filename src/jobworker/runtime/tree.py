@@ -1,0 +1,83 @@
+"""All the processes of a job, whatever they did to get away."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from typing import Protocol
+
+from jobworker.linux import process
+from jobworker.linux.cgroup import Cgroup
+
+
+class Tree(Protocol):
+    """The processes of one job, as its supervisor reaches them."""
+
+    cgroup: Cgroup | None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process."""
+        ...
+
+    def kill(self) -> None:
+        """Kill every process. More may be born meanwhile: repeat it until none is left."""
+        ...
+
+    @property
+    def empty(self) -> bool:
+        """Whether no process lives any more."""
+        ...
+
+
+class CgroupTree:
+    """The processes in a cgroup: none can leave, and one write kills them all."""
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        self.cgroup: Cgroup | None = cgroup
+        self._group = cgroup
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process."""
+        _send(self._group.processes(), number)
+
+    def kill(self) -> None:
+        """Kill every process, at once."""
+        self._group.kill()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no process lives any more."""
+        return not self._group.populated
+
+
+class DescendantTree:
+    """The descendants of this process, which has to be a subreaper: an orphan among them becomes its child."""
+
+    def __init__(self) -> None:
+        self.cgroup: Cgroup | None = None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process."""
+        _send(process.descendants(os.getpid()), number)
+
+    def kill(self) -> None:
+        """Kill every process that is there at a look; one that is being forked survives it, so repeat."""
+        _send(process.descendants(os.getpid()), signal.SIGKILL)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no descendant is left, zombies included: they are for this process to reap."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return True
+        return False
+
+
+def _send(pids: list[int], number: int) -> None:
+    for pid in pids:
+        # ProcessLookupError: it has just ended. Pids are handed out in turn, so one cannot be somebody else's within
+        # the microseconds since it was looked up.
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
