@@ -58,7 +58,7 @@ class Credential:
 class Authority:
     """A certificate authority in memory.
 
-    `certificate` is its own, PEM. Every certificate that it issues has its own key of the asked-for type.
+    `certificate` and `key` are its own, PEM. Every certificate that it issues has its own key of the asked-for type.
     """
 
     def __init__(self, name: str = "test CA", *, key: KeyType = "ecdsa") -> None:
@@ -68,6 +68,7 @@ class Authority:
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
         self.certificate = _sign(builder, self._key)
+        self.key = _private_pem(self._key)
 
     def server(self, *hosts: str, key: KeyType = "ecdsa", lifetime: tuple[timedelta, timedelta] = VALID) -> Credential:
         """Issue a server certificate for DNS names and IP addresses; without any, for localhost and its addresses."""

@@ -121,6 +121,7 @@ def _write_all_or_none(directory: Path, files: Mapping[Path, tuple[bytes, int]])
         if not directory.exists():
             directory.mkdir(mode=0o700, parents=True)
             undo.callback(directory.rmdir)
+            directory.chmod(0o700)  # whatever the umask says
             _sync(directory.parent)
         _refuse_if_others_may_write(directory)
         for path in files:
