@@ -42,7 +42,9 @@ class Supervision:
         return await self._ask({"op": "signal", "signal": number})
 
     def close(self) -> None:
-        """Leave the supervisor alone."""
+        """Leave the supervisor alone; closing twice is no error."""
+        if self._connection.fileno() < 0:
+            return
         self._loop.remove_reader(self._connection)
         self._connection.close()
         if not self.started.done():

@@ -41,12 +41,11 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     while True:
-        # MSG_CMSG_CLOEXEC: descriptors that come by message are inheritable otherwise, and a job would have them
-        packet, fds, _flags, _peer = socket.recv_fds(
-            requests, protocol.MAX_MESSAGE_BYTES, protocol.DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
+        packet, fds, _flags, _peer = socket.recv_fds(requests, protocol.MAX_MESSAGE_BYTES, protocol.DESCRIPTORS)
         if not packet:
             return
+        for fd in fds:  # a job would have them otherwise; recv_fds ignores MSG_CMSG_CLOEXEC up to Python 3.12
+            os.set_inheritable(fd, False)
         task, name = TASKS[protocol.decode(packet)["op"]]
         if os.fork() == 0:
             requests.close()

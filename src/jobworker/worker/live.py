@@ -1,0 +1,49 @@
+"""A job between its start and the record of its end, as the worker holds it in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from jobworker.core.job import Job
+from jobworker.executors.base import Execution, Outcome, Output
+
+
+class LiveJob:
+    """The job, its execution, and those who follow its output. `ended` is set once the end can be told."""
+
+    def __init__(self, job: Job, execution: Execution) -> None:
+        self._job = job
+        self.execution = execution
+        self.ended = asyncio.Event()
+        self._followers: set[Output] = set()
+
+    @property
+    def job(self) -> Job:
+        """The job as it is now, but for the size of its output while it runs."""
+        if self._job.end is None:
+            return replace(self._job, stop=self.execution.stop or self._job.stop)
+        return self._job
+
+    def with_outcome(self, outcome: Outcome) -> Job:
+        """The job as it will be when `end` is called with it."""
+        return replace(
+            self.job, end=outcome.end, stop=outcome.stop or self.job.stop, output_bytes=outcome.end.output_bytes
+        )
+
+    def end(self, job: Job) -> None:
+        """Let everybody know that the job has ended."""
+        self._job = job
+        self.ended.set()
+        for follower in self._followers:
+            follower.wake()
+
+    def follow(self, output: Output) -> None:
+        """Wake the reader of an output when the job ends."""
+        self._followers.add(output)
+        if self.ended.is_set():
+            output.wake()
+
+    def unfollow(self, output: Output) -> None:
+        """Forget a reader."""
+        self._followers.discard(output)

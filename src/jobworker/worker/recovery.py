@@ -1,0 +1,88 @@
+"""What became of the jobs while no worker was there: store, job directories and living supervisors, made one truth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from jobworker.core.errors import RequestIdReusedError
+from jobworker.core.job import Job
+from jobworker.executors.base import Execution, Executor
+from jobworker.store.base import JobStore
+from jobworker.worker.live import LiveJob
+
+# For all of it. A supervisor that does not answer is given up much earlier and its job adopted all the same.
+RECOVERY_BUDGET = 60.0
+AT_A_TIME = 32  # directories that are looked at side by side; each holds a few descriptors meanwhile
+
+
+@dataclass(kw_only=True, slots=True)
+class RecoveryReport:
+    """What was found, in ids of jobs.
+
+    `adopted` run on, `ended` had ended meanwhile, `never_ran` were accepted and not started (nobody was told that they
+    were), `forgotten` had no directory any more, `unreadable` have records that cannot be read and were left alone
+    (with what is wrong).
+    """
+
+    adopted: list[str] = field(default_factory=list[str])
+    ended: list[str] = field(default_factory=list[str])
+    never_ran: list[str] = field(default_factory=list[str])
+    forgotten: list[str] = field(default_factory=list[str])
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
+
+
+async def recover(executor: Executor, store: JobStore, adopt: Callable[[LiveJob], None]) -> RecoveryReport:
+    """Find out about every job, put the store right, and hand those that run to `adopt`. Raises `TimeoutError`."""
+    report = RecoveryReport()
+    async with asyncio.timeout(RECOVERY_BUDGET):
+        on_disk = await executor.known_ids()
+        ended = await store.ended_ids()
+        open_ = set(await store.open_ids())
+        for job_id in (ended | open_) - on_disk:
+            await store.remove(job_id)
+            report.forgotten.append(job_id)
+        slots = asyncio.Semaphore(AT_A_TIME)
+        async with asyncio.TaskGroup() as group:
+            for job_id in on_disk - ended:
+                group.create_task(_recover_one(job_id, executor, store, adopt, report, slots))
+    return report
+
+
+async def _recover_one(  # noqa: PLR0913 - the step of a loop, with what the loop has at hand
+    job_id: str,
+    executor: Executor,
+    store: JobStore,
+    adopt: Callable[[LiveJob], None],
+    report: RecoveryReport,
+    slots: asyncio.Semaphore,
+) -> None:
+    async with slots:
+        try:
+            found = await executor.recover(job_id)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            report.unreadable[job_id] = f"{type(error).__name__}: {error}"
+            return
+        if found is None:
+            await store.remove(job_id)
+            report.never_ran.append(job_id)
+            return
+        await _settle(*found, store, adopt, report)
+
+
+async def _settle(
+    job: Job, execution: Execution | None, store: JobStore, adopt: Callable[[LiveJob], None], report: RecoveryReport
+) -> None:
+    """Have the store say of a job what its own records say."""
+    if await store.get(job.id) is None:
+        try:
+            await store.add(job)
+        except RequestIdReusedError:  # the index has been made anew, and a retry came between: the job counts, not the id
+            await store.add(replace(job, request_id=None))
+    await store.update(job)
+    if execution is None:
+        report.ended.append(job.id)
+    else:
+        adopt(LiveJob(job, execution))
+        report.adopted.append(job.id)

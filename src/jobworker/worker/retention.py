@@ -1,0 +1,43 @@
+"""How long ended jobs and their output are kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jobworker.core.query import MAX_PAGE_SIZE, JobFilter
+from jobworker.core.state import JobState
+from jobworker.store.base import JobStore
+
+_ENDED = JobFilter(states=frozenset(state for state in JobState if state.ended))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retention:
+    """Ended jobs go when they ended longer ago than `age`, and the oldest ones while their output exceeds `total_bytes`.
+
+    `None` is no bound.
+    """
+
+    age: timedelta | None = timedelta(days=30)
+    total_bytes: int | None = 50 * 1024**3
+
+
+async def expired(store: JobStore, retention: Retention, now: datetime) -> AsyncIterator[str]:
+    """Ids of the ended jobs that are to go, by a walk over all ended jobs, newest first."""
+    kept_bytes = 0
+    token: str | None = None
+    while True:
+        page = await store.page(_ENDED, size=MAX_PAGE_SIZE, token=token)
+        for job in page.jobs:
+            assert job.end is not None  # the filter says so
+            kept_bytes += job.end.output_bytes
+            too_old = retention.age is not None and job.end.end_time < now - retention.age
+            too_much = retention.total_bytes is not None and kept_bytes > retention.total_bytes
+            if too_old or too_much:
+                kept_bytes -= job.end.output_bytes
+                yield job.id
+        token = page.next_page_token
+        if token is None:
+            return

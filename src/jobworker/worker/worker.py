@@ -1,0 +1,384 @@
+"""Start, watch and stop jobs: the truth about them, wherever they run and whatever remembers them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from signal import SIGTERM
+from types import TracebackType
+from typing import Any, Self
+
+from jobworker.core.errors import (
+    InvalidArgumentError,
+    JobEndedError,
+    JobNotEndedError,
+    JobNotFoundError,
+    LimitNotEnforceableError,
+    OffsetOutOfRangeError,
+    RequestIdReusedError,
+    StoreError,
+)
+from jobworker.core.job import DEFAULT_GRACE, Job, StopRequest, check_signal
+from jobworker.core.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, JobFilter, JobPage
+from jobworker.core.spec import JobSpec
+from jobworker.core.state import JobState
+from jobworker.executors.base import Executor, Output
+from jobworker.store.base import JobStore
+from jobworker.worker import retention as retention_
+from jobworker.worker.live import LiveJob
+from jobworker.worker.quotas import Quotas, RunningJobs
+from jobworker.worker.recovery import RecoveryReport, recover
+from jobworker.worker.retention import Retention
+
+CHUNK_BYTES = 1024 * 1024  # large enough to be fast over TLS, small enough to hold one for each follower
+RETENTION_INTERVAL = 3600.0  # seconds
+OUTCOME_RETRY = 1.0  # seconds
+STOP_ALL_GRACE = timedelta(seconds=10)
+
+__all__ = ["Chunk", "RecoveryReport", "Worker", "WorkerInfo"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Bytes of output, and the offset of the first one."""
+
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerInfo:
+    """What a worker is and what it can do; see `ServerInfo` in the API for the words."""
+
+    executor: str
+    enforceable_limits: tuple[str, ...]
+    process_tracking: str
+    durability: str
+    job_user: str
+
+
+class Worker:
+    """Jobs of many owners. It knows owners, not roles: who may reach which job is for its caller to decide.
+
+    An async context manager: entering it recovers what an earlier worker has left (`recovery` says what was found),
+    leaving it leaves the jobs running, unless it was told to stop them.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        store: JobStore,
+        *,
+        durability: str,
+        quotas: Quotas | None = None,
+        retention: Retention | None = None,
+        stop_jobs_on_exit: bool = False,
+    ) -> None:
+        self._executor = executor
+        self._store = store
+        self._durability = durability
+        self._quotas = quotas or Quotas()
+        self._retention = retention or Retention()
+        self._stop_jobs_on_exit = stop_jobs_on_exit
+        self._running = RunningJobs(self._quotas)
+        self._live: dict[str, LiveJob] = {}
+        self._starting: dict[tuple[str, str], asyncio.Future[Job]] = {}
+        self._tasks = asyncio.TaskGroup()
+        self._background: set[asyncio.Task[None]] = set()
+        self.recovery = RecoveryReport()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        try:
+            self.recovery = await recover(self._executor, self._store, self._adopt)
+        except BaseException as error:
+            await self._leave(type(error), error, error.__traceback__)
+            raise
+        self._in_background(self._retain())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._stop_jobs_on_exit:
+            await self._stop_all()
+        await self._leave(kind, error, traceback)
+
+    @property
+    def info(self) -> WorkerInfo:
+        """What this worker is and can do."""
+        executor = self._executor.info
+        return WorkerInfo(
+            executor=executor.name,
+            enforceable_limits=executor.enforceable_limits,
+            process_tracking=executor.process_tracking,
+            durability=self._durability,
+            job_user=executor.job_user,
+        )
+
+    async def start(self, spec: JobSpec, owner: str, request_id: str | None = None) -> Job:
+        """Start a job; when this returns, its program has been executed and the start is durable.
+
+        With a `request_id` (a UUID), a repeated call of the same owner gives the job that the first one started. A
+        start goes on when its caller is cancelled. Raises `InvalidArgumentError`, `LimitNotEnforceableError`,
+        `QuotaExceededError`, `RequestIdReusedError`, `CommandNotStartedError` and `StoreError`; after any of them
+        nothing of the job is left.
+        """
+        self._quotas.check_size(spec)
+        for limit in spec.limits.requested():
+            if limit not in self._executor.info.enforceable_limits:
+                raise LimitNotEnforceableError(limit, "this server cannot enforce it; start the job without it")
+        if request_id is None:
+            return await asyncio.shield(self._detached(self._start(spec, owner, None)))
+        request = (owner, _canonical(request_id))
+        start = self._starting.get(request)
+        if start is None:
+            start = self._starting[request] = self._detached(self._start_once(spec, *request))
+            start.add_done_callback(lambda _: self._starting.pop(request))
+        job = await asyncio.shield(start)
+        if job.spec != spec:
+            raise RequestIdReusedError(request_id)
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        """One job as it is now. Raises `JobNotFoundError`."""
+        live = self._live.get(job_id)
+        job = live.job if live is not None else await self._store.get(job_id)
+        if job is None or job.start_time is None:
+            raise JobNotFoundError(job_id)
+        return self._as_it_is(job)
+
+    async def list(
+        self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE, page_token: str | None = None
+    ) -> JobPage:
+        """A page of jobs, newest first, at most `MAX_PAGE_SIZE`. Raises `InvalidArgumentError`."""
+        if page_size < 1:
+            raise InvalidArgumentError("page_size", f"must be 1 to {MAX_PAGE_SIZE}")
+        page = await self._store.page(where or JobFilter(), size=min(page_size, MAX_PAGE_SIZE), token=page_token)
+        return replace(page, jobs=tuple(map(self._as_it_is, page.jobs)))
+
+    async def stop(
+        self, job_id: str, *, by: str, grace: timedelta = DEFAULT_GRACE, signal: int = SIGTERM
+    ) -> Job:
+        """End a job: `signal` to all its processes, then, after `grace`, a kill. Returns when it has ended.
+
+        A stop goes on when its caller is cancelled, and when this process dies. Stopping a stopped job returns it
+        again. Raises `JobNotFoundError`, `InvalidArgumentError`, and `JobEndedError` if it ended otherwise.
+        """
+        stop = StopRequest(requested_by=by, request_time=datetime.now(UTC), signal=signal, grace=grace)
+        job = await self.get(job_id)
+        if (live := self._live.get(job_id)) is not None:
+            await live.execution.request_stop(stop)
+            await live.ended.wait()
+            job = live.job
+        if job.state is not JobState.STOPPED:
+            raise JobEndedError(job_id, action="stop", state=job.state)
+        return job
+
+    async def signal(self, job_id: str, number: int) -> None:
+        """Signal the process group of a job's first process.
+
+        Raises `JobNotFoundError`, `JobEndedError` and `InvalidArgumentError`.
+        """
+        check_signal("signal", number)
+        job = await self.get(job_id)
+        if (live := self._live.get(job_id)) is not None:
+            if await live.execution.send_signal(number):
+                return
+            await live.ended.wait()
+            job = live.job
+        raise JobEndedError(job_id, action="signal", state=job.state)
+
+    async def wait(self, job_id: str) -> Job:
+        """Wait for a job's end. Raises `JobNotFoundError`."""
+        job = await self.get(job_id)
+        if (live := self._live.get(job_id)) is not None:
+            await live.ended.wait()
+            job = live.job
+        return job
+
+    async def stream(self, job_id: str, offset: int = 0, *, follow: bool = True) -> AsyncIterator[Chunk]:
+        """The output from `offset` on: what is there and, with `follow`, what comes until the job has ended.
+
+        Chunks have at most `CHUNK_BYTES`: large ones where there is backlog, what there is where not. Raises
+        `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end or below 0.
+        """
+        job = await self.get(job_id)
+        live = self._live.get(job_id)
+        try:
+            output = self._executor.open_output(job_id)
+        except FileNotFoundError:  # it has been removed since
+            raise JobNotFoundError(job_id) from None
+        if live is not None:
+            live.follow(output)
+        try:
+            size = output.size() if job.end is None else job.end.output_bytes
+            if not 0 <= offset <= size:
+                raise OffsetOutOfRangeError(job_id, offset=offset, first=0, end=size)
+            async for chunk in _chunks(output, offset, live if follow else None):
+                yield chunk
+        finally:
+            if live is not None:
+                live.unfollow(output)
+            output.close()
+
+    async def remove(self, job_id: str) -> None:
+        """Forget an ended job and delete its output. Raises `JobNotFoundError` and `JobNotEndedError`."""
+        job = await self.get(job_id)
+        if job.end is None:
+            raise JobNotEndedError(job_id, action="remove")
+        self._live.pop(job_id, None)
+        # The directory first: a row without one is forgotten at the next start, a directory without a row comes back.
+        await self._executor.remove(job_id)
+        await self._store.remove(job_id)
+
+    # Start
+
+    async def _start_once(self, spec: JobSpec, owner: str, request_id: str) -> Job:
+        return await self._store.find_request(owner, request_id) or await self._start(spec, owner, request_id)
+
+    async def _start(self, spec: JobSpec, owner: str, request_id: str | None) -> Job:
+        with self._running.admit(owner):
+            job = Job(
+                id=str(uuid.uuid4()), owner=owner, spec=spec, request_id=request_id, create_time=datetime.now(UTC)
+            )
+            # The row first: what cannot be remembered is not started.
+            await self._store.add(job)
+            try:
+                execution = await self._executor.start(job)
+            except BaseException:
+                await self._store.remove(job.id)
+                raise
+            job = replace(job, start_time=execution.start_time)
+            live = self._live[job.id] = LiveJob(job, execution)
+            try:
+                await self._store.update(job)
+            except StoreError:
+                await self._take_back(live)
+                raise
+            self._in_background(self._watch(live))
+            return job
+
+    async def _take_back(self, live: LiveJob) -> None:
+        """Undo a start that cannot be made durable."""
+        stop = StopRequest(
+            requested_by=live.job.owner, request_time=datetime.now(UTC), grace=timedelta(0)
+        )
+        await live.execution.request_stop(stop)
+        await live.execution.outcome()
+        del self._live[live.job.id]
+        await self._executor.remove(live.job.id)
+        with suppress(StoreError):  # without a directory, the row is forgotten at the next start
+            await self._store.remove(live.job.id)
+
+    def _adopt(self, live: LiveJob) -> None:
+        """Go on with a job of an earlier worker."""
+        self._running.take(live.job.owner)
+        self._live[live.job.id] = live
+        self._in_background(self._watch(live))
+
+    # Watch
+
+    async def _watch(self, live: LiveJob) -> None:
+        """Wait for the end of a job, remember it, and only then tell it."""
+        while True:
+            try:
+                outcome = await live.execution.outcome()
+                break
+            except OSError:  # out of descriptors, most likely: the record can wait for better times
+                await asyncio.sleep(OUTCOME_RETRY)
+        job = live.with_outcome(outcome)
+        remembered = True
+        try:
+            await self._store.update(job)
+        except StoreError:  # its directory has the end, and the next start of a worker reads it there
+            remembered = False
+        live.end(job)
+        if remembered:
+            self._live.pop(job.id, None)
+        self._running.release(job.owner)
+
+    def _as_it_is(self, job: Job) -> Job:
+        """A job from the store or from memory, with what changes while it runs."""
+        if (live := self._live.get(job.id)) is not None:
+            job = live.job
+        if job.end is not None:
+            return job
+        return replace(job, output_bytes=self._executor.output_size(job.id))
+
+    async def _retain(self) -> None:
+        while True:
+            with suppress(StoreError):  # nothing is lost by trying again later
+                async for job_id in retention_.expired(self._store, self._retention, datetime.now(UTC)):
+                    await self._executor.remove(job_id)
+                    await self._store.remove(job_id)
+            await asyncio.sleep(RETENTION_INTERVAL)  # ages grow with the clock; there is no event to wait for
+
+    # Tasks
+
+    def _detached(self, work: Coroutine[Any, Any, Job]) -> asyncio.Future[Job]:
+        """Have work done even if nobody waits for it any more; its error is for whoever waits, not for the group."""
+        result: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        result.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs it as forgotten
+
+        async def run() -> None:
+            try:
+                result.set_result(await work)
+            except asyncio.CancelledError:
+                result.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001 - handed on
+                result.set_exception(error)
+
+        self._tasks.create_task(run())
+        return result
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _stop_all(self) -> None:
+        stop = StopRequest(
+            requested_by="jobworker (stop on exit)", request_time=datetime.now(UTC), grace=STOP_ALL_GRACE
+        )
+        async with asyncio.TaskGroup() as group:
+            for live in list(self._live.values()):
+                group.create_task(live.execution.request_stop(stop))
+                group.create_task(live.ended.wait())
+
+    async def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let starts that are under way come to their end, and let go of the jobs."""
+        for task in self._background:
+            task.cancel()
+        await self._tasks.__aexit__(kind, error, traceback)
+        for live in self._live.values():
+            await live.execution.close()
+
+
+async def _chunks(output: Output, offset: int, live: LiveJob | None) -> AsyncIterator[Chunk]:
+    """The output from an offset on, until the job of `live` has ended; without one until the end for now."""
+    while True:
+        # Asked before the read: what is read after the end is all there will ever be.
+        complete = live is None or live.ended.is_set()
+        data = await output.read(offset, CHUNK_BYTES)
+        if data:
+            yield Chunk(offset=offset, data=data)
+            offset += len(data)
+        elif complete:
+            return
+        else:
+            await output.changed()
+
+
+def _canonical(request_id: str) -> str:
+    try:
+        return str(uuid.UUID(request_id))
+    except ValueError:
+        raise InvalidArgumentError("request_id", f"{request_id!r} is no UUID") from None
