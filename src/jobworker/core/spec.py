@@ -102,7 +102,8 @@ class JobSpec:
         for key, value in self.labels.items():
             if not _LABEL_KEY.fullmatch(key):
                 raise InvalidArgumentError(
-                    "spec.labels", f"{key!r} is no key; a key has 1 to 63 of a-z 0-9 . _ / - and starts and ends with a-z 0-9"
+                    "spec.labels",
+                    f"{key!r} is no key; a key has 1 to 63 of a-z 0-9 . _ / - and starts and ends with a-z 0-9",
                 )
             if len(value) > MAX_LABEL_VALUE_CHARS or not value.isprintable():
                 raise InvalidArgumentError(

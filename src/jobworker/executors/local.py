@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -65,7 +65,7 @@ class LocalExecutor:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: LocalSettings) -> AsyncIterator[LocalExecutor]:
+    async def open(cls, settings: LocalSettings) -> AsyncGenerator[LocalExecutor]:
         """Prepare the directory, the cgroup and the spawner; jobs run on when this is left.
 
         Raises `InvalidArgumentError` for a user that does not exist or that this process cannot become, and `OSError`.
@@ -118,7 +118,7 @@ class LocalExecutor:
 
     async def known_ids(self) -> set[str]:
         """Ids of all jobs that have a directory."""
-        return await asyncio.to_thread(lambda: set(os.listdir(self._jobs)))
+        return await asyncio.to_thread(lambda: {path.name for path in self._jobs.iterdir()})
 
     async def recover(self, job_id: str) -> tuple[Job, Execution | None] | None:
         """What became of a job while no daemon was there; see `Executor.recover`."""
@@ -131,11 +131,11 @@ class LocalExecutor:
             ended = directory.read(jobdir.EXIT)
             if spec is not None and ended is not None:
                 return _with_end(_with_start(job_from(spec["job"]), directory), ended), None
-            execution = None if spec is None else await self._adopt(job_id, directory)
-            if spec is None or execution is None:
+            job = None if spec is None else _with_start(job_from(spec["job"]), directory)
+            execution = None if job is None else await self._adopt(job, directory)
+            if job is None or execution is None:
                 await self.remove(job_id)  # it never ran, and nobody was told that it did
                 return None
-            job = job_from(spec["job"])
             return replace(job, start_time=execution.start_time, stop=execution.stop), execution
 
     def open_output(self, job_id: str) -> FileOutput:
@@ -213,7 +213,7 @@ class LocalExecutor:
             os.close(lock)
         return supervision
 
-    async def _adopt(self, job_id: str, directory: JobDir) -> LocalExecution | None:
+    async def _adopt(self, job: Job, directory: JobDir) -> LocalExecution | None:
         """The execution of a job without a recorded end; `None` if its program has never been executed."""
         lock = directory.lock()
         if lock is not None:  # its supervisor is dead
@@ -221,13 +221,13 @@ class LocalExecutor:
             if directory.output_size() is None:
                 return None
             supervision = await self._supervise("bury", directory)
-            return LocalExecution(self, job_id, supervision, _start_time(directory) or _create_time(directory))
+            return LocalExecution(self, job.id, supervision, _known_start(job))
         try:
             supervision = Supervision(directory.connect())
         except ConnectionRefusedError:  # it is just going, now or with its lock
             lock = await _lock(directory)
             os.close(lock)
-            return await self._adopt(job_id, directory)
+            return await self._adopt(job, directory)
         try:
             async with asyncio.timeout(HELLO_PATIENCE):
                 await asyncio.wait([supervision.started])
@@ -235,8 +235,8 @@ class LocalExecutor:
         except CommandNotStartedError:
             return None
         except (TimeoutError, ConnectionError):  # `over` tells the rest of it
-            started = _start_time(directory) or _create_time(directory)
-        return LocalExecution(self, job_id, supervision, started)
+            started = _known_start(job)
+        return LocalExecution(self, job.id, supervision, started)
 
     def _delete(self, job_id: str) -> None:
         """Delete in two steps, so that a job is there whole or not at all."""
@@ -249,8 +249,8 @@ class LocalExecutor:
         """Finish what a daemon that was killed had begun, and remove cgroups that nobody uses."""
         for directory in (self._jobs, self._removed):
             directory.mkdir(mode=0o700, exist_ok=True)
-        for name in os.listdir(self._removed):
-            await asyncio.to_thread(shutil.rmtree, self._removed / name)
+        for path in self._removed.iterdir():
+            await asyncio.to_thread(shutil.rmtree, path)
         if self._cgroup is not None:
             for entry in os.scandir(self._cgroup):
                 if entry.is_dir() and not Cgroup(entry.path).populated:
@@ -291,7 +291,8 @@ class LocalExecution:
 
 
 def _with_start(job: Job, directory: JobDir) -> Job:
-    return replace(job, start_time=_start_time(directory) or job.create_time)
+    record = directory.read(jobdir.STARTED)
+    return replace(job, start_time=job.create_time if record is None else time_from(record["time"]))
 
 
 def _with_end(job: Job, record: Record) -> Job:
@@ -299,22 +300,15 @@ def _with_end(job: Job, record: Record) -> Job:
     return replace(job, end=end, stop=None if stop is None else stop_from(stop), output_bytes=end.output_bytes)
 
 
-def _start_time(directory: JobDir) -> datetime | None:
-    record = directory.read(jobdir.STARTED)
-    return None if record is None else time_from(record["time"])
-
-
-def _create_time(directory: JobDir) -> datetime:
-    record = directory.read(jobdir.SPEC)
-    assert record is not None
-    return time_from(record["job"]["create_time"])
+def _known_start(job: Job) -> datetime:
+    return job.start_time or job.create_time
 
 
 async def _lock(directory: JobDir) -> int:
     """The lock of a directory whose supervisor is gone or just going. Raises `TimeoutError` if it lives on."""
     async with asyncio.timeout(LOCK_PATIENCE):
-        while (lock := directory.lock()) is None:
-            await asyncio.sleep(LOCK_INTERVAL)  # flock tells nobody who does not block a thread for it
+        while (lock := directory.lock()) is None:  # noqa: ASYNC110 - flock tells nobody who does not block a thread for it
+            await asyncio.sleep(LOCK_INTERVAL)
     return lock
 
 

@@ -30,7 +30,7 @@ class Spawner:
         self._pidfd = -1
         self.pid = 0  # 0 while there is none
 
-    def start(self) -> None:
+    def start(self) -> socket.socket:
         """Start the process. Not by fork: this process may have threads. Raises `OSError`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -51,21 +51,19 @@ class Spawner:
         self._socket = ours
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+        return ours
 
     async def request(self, operation: str, fds: Sequence[int]) -> None:
         """Hand over a request with its descriptors, to a new process if the old one has died."""
-        if self._socket is None:
-            self.start()
         packet = protocol.encode({"op": operation})
         while True:
-            assert self._socket is not None
+            requests = self._socket or self.start()
             try:
-                socket.send_fds(self._socket, [packet], fds)
+                socket.send_fds(requests, [packet], fds)
             except BlockingIOError:
-                await _writable(self._socket)
+                await _writable(requests)
             except (BrokenPipeError, ConnectionResetError):
                 self._reap()
-                self.start()
             else:
                 return
 

@@ -43,9 +43,9 @@ class Cgroup:
         """Pids of the processes of the group and of the groups below it; a group that is gone has none."""
         found: list[int] = []
         for directory, _, _ in os.walk(self.path):
-            with suppress(FileNotFoundError, OSError):  # ENODEV: removed between the walk and the read
-                with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
-                    found += map(int, file.read().split())
+            # FileNotFoundError, or ENODEV: removed between the walk and the read
+            with suppress(OSError), open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+                found += map(int, file.read().split())
         return found
 
     @property

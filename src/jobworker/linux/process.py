@@ -66,10 +66,10 @@ def with_environment(entry: bytes) -> list[int]:
     """
     found: list[int] = []
     for pid in pids():
-        with suppress(OSError):  # it is gone, or it is not ours to look at
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                if entry in file.read().split(b"\0"):
-                    found.append(pid)
+        # OSError: it is gone, or it is not ours to look at
+        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+            if entry in file.read().split(b"\0"):
+                found.append(pid)
     return found
 
 

@@ -30,9 +30,7 @@ def bury(directory: JobDir, listener: socket.socket) -> None:
         if spec is None:
             raise FileNotFoundError(f"the job directory has no {jobdir.SPEC}")
         _kill_remains(spec, directory.read(jobdir.STARTED))
-        end = JobEnd(
-            cause=Cause.LOST, end_time=datetime.now(UTC), output_bytes=directory.output_size() or 0
-        )
+        end = JobEnd(cause=Cause.LOST, end_time=datetime.now(UTC), output_bytes=directory.output_size() or 0)
         directory.write(jobdir.EXIT, {"end": end_record(end), "stop": None}, sync_directory=spec["launch"]["sync"])
     control.tell("ended")
 

@@ -19,7 +19,7 @@ import json
 import os
 import socket
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self, cast
 
 Record = dict[str, Any]
 
@@ -35,13 +35,13 @@ class JobDir:
         self.fd = fd
 
     @classmethod
-    def create(cls, path: str) -> JobDir:
+    def create(cls, path: str | os.PathLike[str]) -> JobDir:
         """Make a new directory that nobody else may enter. Raises `FileExistsError`."""
         os.mkdir(path, 0o700)
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: str) -> JobDir:
+    def open(cls, path: str | os.PathLike[str]) -> JobDir:
         """Open a directory that is there. Raises `FileNotFoundError`."""
         return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
@@ -49,7 +49,7 @@ class JobDir:
         """Close the descriptor."""
         os.close(self.fd)
 
-    def __enter__(self) -> JobDir:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,7 +67,7 @@ class JobDir:
             record = json.loads(file.read())
         if not isinstance(record, dict):
             raise ValueError(f"{name} holds no record")
-        return record
+        return cast("Record", record)
 
     def write(self, name: str, record: Record, *, sync_directory: bool) -> None:
         """Write a record that survives a kill of everybody; with `sync_directory` a power cut, too."""

@@ -15,9 +15,7 @@ from jobworker.linux.cgroup import Cgroup
 
 # Where clone3 cannot do it (an old kernel, a seccomp filter, an emulator), the child moves itself. Any other error is a
 # real fault, such as EBUSY for a group that may hold no processes.
-_NO_CLONE_INTO_CGROUP = frozenset(
-    {errno.ENOSYS, errno.EINVAL, errno.E2BIG, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
-)
+_NO_CLONE_INTO_CGROUP = frozenset({errno.ENOSYS, errno.EINVAL, errno.E2BIG, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
 
 _STAGES = ("cgroup", "session", "setuid", "chdir", "exec")
 _FAILURE = struct.Struct("=ii")  # errno, position in _STAGES
@@ -92,8 +90,8 @@ def launch(program: Program, *, output: int, cgroup: Cgroup | None) -> int:
                 os.close(fd)
     if report:
         os.waitpid(pid, 0)
-        number, stage = _FAILURE.unpack(report)
-        raise LaunchError(number, _STAGES[stage])
+        number, position = _FAILURE.unpack(report)
+        raise LaunchError(number, _STAGES[int(position)])
     return pid
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
 
 Message = dict[str, Any]
 
@@ -42,7 +42,7 @@ def decode(packet: bytes) -> Message:
     message = json.loads(packet)
     if not isinstance(message, dict):
         raise ValueError("a message is an object")
-    return message
+    return cast("Message", message)
 
 
 def peer_uid(connection: socket.socket) -> int:

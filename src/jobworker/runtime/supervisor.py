@@ -267,6 +267,10 @@ def _wake_on_child_exit() -> int:
     """A descriptor that polls readable after a child has exited."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGCHLD, _note)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     return read_end
+
+
+def _note(_number: int, _frame: object) -> None:
+    """Do nothing: the interpreter writes to the wake-up descriptor only for signals that have a handler."""

@@ -1,10 +1,10 @@
 """The Library: start, watch and stop jobs in this process. Knows no wire.
 
-    async with local_worker(Path("/var/lib/jobs")) as worker:
-        job = await worker.start(JobSpec(argv=("make", "test")), owner="alice")
-        async for chunk in worker.stream(job.id):
-            sys.stdout.buffer.write(chunk.data)
-        print((await worker.wait(job.id)).end)
+async with local_worker(Path("/var/lib/jobs")) as worker:
+    job = await worker.start(JobSpec(argv=("make", "test")), owner="alice")
+    async for chunk in worker.stream(job.id):
+        sys.stdout.buffer.write(chunk.data)
+    print((await worker.wait(job.id)).end)
 """
 
 from jobworker.worker.local import local_worker

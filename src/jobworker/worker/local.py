@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -26,14 +26,14 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
     retention: Retention | None = None,
     job_user: str | None = None,
     stop_jobs_on_exit: bool = False,
-) -> AsyncIterator[Worker]:
+) -> AsyncGenerator[Worker]:
     """A worker that runs jobs on this machine and keeps everything in `state_dir`, which is made if need be.
 
     `durability` says what a start and an end outlive: "process", a kill of every process; "power", a power cut, too.
     Jobs run as `job_user`; without one as the user of this process, or as "nobody" where that is root. Raises
     `StoreError` (also where another worker uses the directory), `InvalidArgumentError` (the user) and `OSError`.
     """
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything else runs
     settings = LocalSettings(directory=state_dir, sync=durability == "power", user=job_user)
     with _only_user_of(state_dir):
         async with (
@@ -52,7 +52,7 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
 
 
 @contextmanager
-def _only_user_of(state_dir: Path) -> Iterator[None]:
+def _only_user_of(state_dir: Path) -> Generator[None]:
     """Hold the state directory against a second worker. The lock goes with the process, however it ends."""
     fd = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

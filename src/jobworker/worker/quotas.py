@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class RunningJobs:
             del self._by_owner[owner]
 
     @contextmanager
-    def admit(self, owner: str) -> Iterator[None]:
+    def admit(self, owner: str) -> Generator[None]:
         """Count one more, which stays unless the block fails. Raises `QuotaExceededError`."""
         _check("running jobs", self._by_owner.total(), self._quotas.running_jobs)
         _check(f"running jobs of {owner}", self._by_owner[owner], self._quotas.running_jobs_per_owner)

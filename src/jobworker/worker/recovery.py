@@ -50,7 +50,7 @@ async def recover(executor: Executor, store: JobStore, adopt: Callable[[LiveJob]
     return report
 
 
-async def _recover_one(  # noqa: PLR0913 - the step of a loop, with what the loop has at hand
+async def _recover_one(  # noqa: PLR0913, PLR0917 - the step of a loop, with what the loop has at hand
     job_id: str,
     executor: Executor,
     store: JobStore,
@@ -78,7 +78,9 @@ async def _settle(
     if await store.get(job.id) is None:
         try:
             await store.add(job)
-        except RequestIdReusedError:  # the index has been made anew, and a retry came between: the job counts, not the id
+        except (
+            RequestIdReusedError
+        ):  # the index has been made anew, and a retry came between: the job counts, not the id
             await store.add(replace(job, request_id=None))
     await store.update(job)
     if execution is None:

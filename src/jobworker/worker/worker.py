@@ -68,7 +68,7 @@ class Worker:
     leaving it leaves the jobs running, unless it was told to stop them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts and settings of a worker, all but two by keyword
         self,
         executor: Executor,
         store: JobStore,
@@ -161,9 +161,7 @@ class Worker:
         page = await self._store.page(where or JobFilter(), size=min(page_size, MAX_PAGE_SIZE), token=page_token)
         return replace(page, jobs=tuple(map(self._as_it_is, page.jobs)))
 
-    async def stop(
-        self, job_id: str, *, by: str, grace: timedelta = DEFAULT_GRACE, signal: int = SIGTERM
-    ) -> Job:
+    async def stop(self, job_id: str, *, by: str, grace: timedelta = DEFAULT_GRACE, signal: int = SIGTERM) -> Job:
         """End a job: `signal` to all its processes, then, after `grace`, a kill. Returns when it has ended.
 
         A stop goes on when its caller is cancelled, and when this process dies. Stopping a stopped job returns it
@@ -265,9 +263,7 @@ class Worker:
 
     async def _take_back(self, live: LiveJob) -> None:
         """Undo a start that cannot be made durable."""
-        stop = StopRequest(
-            requested_by=live.job.owner, request_time=datetime.now(UTC), grace=timedelta(0)
-        )
+        stop = StopRequest(requested_by=live.job.owner, request_time=datetime.now(UTC), grace=timedelta(0))
         await live.execution.request_stop(stop)
         await live.execution.outcome()
         del self._live[live.job.id]
