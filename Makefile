@@ -63,10 +63,14 @@ lock: $(DEV) ## pin the requirements again (to the newest versions: make lock LO
 	$(UV_COMPILE) pyproject.toml requirements/build.in requirements/dev.in --output-file requirements/dev.txt >/dev/null
 	cd tools && npm install --package-lock-only --ignore-scripts --silent
 
+.PHONY: diagram
+diagram: $(RUNTIME) ## write the state diagram of docs/design.md from the transition table
+	$(BIN)/python tools/state_diagram.py write
+
 ##@ Checking
 
 .PHONY: check
-check: check-style check-types check-layers check-proto check-api check-lock ## all checks below
+check: check-style check-types check-layers check-proto check-api check-diagram check-lock ## all checks below
 
 .PHONY: check-style
 check-style: $(DEV) ## ruff: rules and format
@@ -88,6 +92,10 @@ check-proto: $(DEV) ## the generated code is what protoc writes
 .PHONY: check-api
 check-api: $(NODE) ## buf: the style of the .proto files
 	$(NODE_BIN)/buf lint
+
+.PHONY: check-diagram
+check-diagram: $(RUNTIME) ## the state diagram of docs/design.md is that of the code
+	@$(BIN)/python tools/state_diagram.py check
 
 .PHONY: check-lock
 check-lock: ## the pinned requirements name no registry: any mirror will do
