@@ -1,6 +1,6 @@
 """Keep the diagram of docs/design.md equal to the transition table of the code.
 
-    python tools/state_diagram.py write | check
+Run as `python tools/state_diagram.py write` or `check`.
 """
 
 from __future__ import annotations
