@@ -131,9 +131,8 @@ class OpensslAuthority:
 
     def __init__(self, directory: Path, name: str = "openssl test CA") -> None:
         self._directory = directory
-        self._openssl(
-            "req", "-x509", *_NEW_KEY, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", f"/CN={name}"
-        )
+        command = ["req", "-x509", *_NEW_KEY, "-subj", f"/CN={name}", "-days", "2"]
+        self._openssl(*command, "-keyout", "ca.key", "-out", "ca.crt")
         self.certificate = (directory / "ca.crt").read_bytes()
 
     def server(self, stem: str = "server", *, names: str = "DNS:localhost,IP:127.0.0.1,IP:::1") -> Credential:
@@ -163,22 +162,12 @@ class OpensslAuthority:
     def _issue(self, stem: str, extension_lines: str, *, subject: str, serial: int | None = None) -> Credential:
         config = self._directory / "openssl.cnf"
         config.write_text(f"[req]\ndistinguished_name = subject\n[subject]\n[extensions]\n{extension_lines}")
-        self._openssl(
-            *(
-                "req",
-                "-x509",
-                *_NEW_KEY,
-                "-config",
-                config.name,
-                "-extensions",
-                "extensions",
-                "-subj",
-                subject,
-                "-utf8",
-            ),
-            *("-CA", "ca.crt", "-CAkey", "ca.key", "-days", "2", "-keyout", f"{stem}.key", "-out", f"{stem}.crt"),
-            *(() if serial is None else ("-set_serial", str(serial))),
-        )
+        command = ["req", "-x509", *_NEW_KEY, "-subj", subject, "-utf8", "-days", "2"]
+        command += ["-config", config.name, "-extensions", "extensions", "-CA", "ca.crt", "-CAkey", "ca.key"]
+        command += ["-keyout", f"{stem}.key", "-out", f"{stem}.crt"]
+        if serial is not None:
+            command += ["-set_serial", str(serial)]
+        self._openssl(*command)
         certificate, key = (self._directory / f"{stem}{end}" for end in (".crt", ".key"))
         return Credential(certificate=certificate.read_bytes(), key=key.read_bytes())
 
