@@ -1,0 +1,224 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+
+import grpc.aio
+from google.protobuf.empty_pb2 import Empty
+
+from jobworker.api.convert import duration_message, filter_message, job_from, page_from, spec_message
+from jobworker.api.v1 import jobs_pb2 as pb
+from jobworker.client.address import Address
+from jobworker.client.connection import Connection, Timeouts
+from jobworker.client.credentials import Credentials, Pem
+from jobworker.client.results import JobFailedError, RunResult, RunTimeoutError, ServerInfo
+from jobworker.client.stream import OutputStream
+from jobworker.core.errors import InvalidArgumentError, JobEndedError, JobNotFoundError
+from jobworker.core.job import Job
+from jobworker.core.limits import Limits
+from jobworker.core.query import DEFAULT_PAGE_SIZE, JobFilter
+from jobworker.core.spec import ChildPolicy, JobSpec
+
+if TYPE_CHECKING:
+    from jobworker.api.v1.jobs_pb2_grpc import JobServiceAsyncStub  # exists for the type checker only
+
+
+class SpecFields(TypedDict, total=False):
+    """The fields of a `JobSpec` other than its argv."""
+
+    env: Mapping[str, str]
+    cwd: str
+    name: str | None
+    labels: Mapping[str, str]
+    time_limit: timedelta | None
+    limits: Limits
+    child_policy: ChildPolicy
+
+
+class AsyncClient:
+    """A client of one server, for one event loop.
+
+    `server` is "host:port". `ca`, `cert` and `key` are paths of PEM files, or as bytes their content: the CA that
+    issued the server's certificate, the client's certificate, and its key. Use it as a context manager, or `close` it.
+
+    The first call connects. While no connection can be made it fails at once with `ServerUnavailableError`, which says
+    why and what to do. Once there was a connection, calls that can be repeated outlive its loss for
+    `timeouts.reconnect`. All methods raise the errors of `jobworker.core.errors`.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        ca: Pem,
+        cert: Pem,
+        key: Pem,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 -- it is frozen
+    ) -> None:
+        self._connection = Connection(Address.parse(server), Credentials.read(ca=ca, cert=cert, key=key), timeouts)
+        self._timeouts = timeouts
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. Jobs are not touched."""
+        await self._connection.close()
+
+    async def start(
+        self, command: Sequence[str] | JobSpec, *, request_id: str | None = None, **fields: Unpack[SpecFields]
+    ) -> Job:
+        """Start a command, given as its argv and the other fields of its spec, or as a whole spec.
+
+        Every start carries a request id, a new random UUID if none is given, so that it is repeated safely when its
+        answer was lost: it starts one job, however often it has to be sent.
+        """
+        spec = _spec(command, fields)
+        request = pb.StartJobRequest(spec=_message_of(spec), request_id=request_id or str(uuid.uuid4()))
+        return job_from(await self._connection.call(lambda s: s.StartJob, request, deadline=self._timeouts.call))
+
+    async def run(
+        self,
+        command: Sequence[str] | JobSpec,
+        *,
+        check: bool = False,
+        timeout: timedelta | None = None,  # noqa: ASYNC109 -- as subprocess.run's: it stops the job
+        request_id: str | None = None,
+        **fields: Unpack[SpecFields],
+    ) -> RunResult:
+        """Start a command and wait for its end; like `subprocess.run`.
+
+        After `timeout` the job is killed, and `RunTimeoutError` raised. With `check`, `JobFailedError` is raised unless
+        it exits with 0. Both carry the result. A call that is cancelled leaves the job running.
+        """
+        job = await self.start(command, request_id=request_id, **fields)
+        stream = self.stream(job.id)
+        output = bytearray()
+
+        async def keep(data: bytes) -> None:
+            output.extend(data)
+
+        in_time = True
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                job = await stream.copy_to(keep)
+        except TimeoutError:
+            in_time = not await self._kill(job.id)
+            job = await stream.copy_to(keep)
+        result = RunResult(job=job, output=bytes(output))
+        if not in_time:
+            raise RunTimeoutError(result)
+        if check and result.exit_code != 0:
+            raise JobFailedError(result)
+        return result
+
+    def stream(self, job_id: str, offset: int = 0, *, follow: bool = True) -> OutputStream:
+        """The job's output from a byte offset on: what is there and, with `follow`, what comes until its end.
+
+        The iterator survives reconnects without losing or repeating a byte; its `job` is known when it has ended.
+        """
+        return OutputStream(self._connection, job_id, offset=offset, follow=follow)
+
+    async def wait(self, job_id: str) -> Job:
+        """Wait until a job has ended. Survives reconnects."""
+        request = pb.WaitJobRequest(job_id=job_id)
+        return job_from(await self._connection.call(lambda s: s.WaitJob, request, deadline=None))
+
+    async def stop(self, job_id: str, *, grace: timedelta | None = None, signal: int | None = None) -> Job:
+        """Ask a job to end, kill it after `grace`, and return when it has ended.
+
+        `None` means the server's default: 10 seconds, SIGTERM. Raises `JobEndedError` if it had ended by itself. A
+        stop goes on if its caller leaves.
+        """
+        request = pb.StopJobRequest(
+            job_id=job_id, grace=None if grace is None else duration_message(grace), signal=signal or 0
+        )
+        return job_from(await self._connection.call(lambda s: s.StopJob, request, deadline=None))
+
+    async def signal(self, job_id: str, number: int) -> None:
+        """Send a signal to a job. Not repeated when its answer is lost: that would send two."""
+        request = pb.SignalJobRequest(job_id=job_id, signal=number)
+        await self._connection.call(lambda s: s.SignalJob, request, deadline=self._timeouts.call, repeat=False)
+
+    async def get(self, job_id: str) -> Job:
+        """One job as it is now."""
+        request = pb.GetJobRequest(job_id=job_id)
+        return job_from(await self._connection.call(lambda s: s.GetJob, request, deadline=self._timeouts.call))
+
+    async def list(self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE) -> AsyncIterator[Job]:
+        """The jobs for which a filter holds, newest first; asks for `page_size` of them at a time."""
+        where = where or JobFilter()
+        token: str | None = None
+        while True:
+            request = filter_message(where, page_size=page_size, page_token=token)
+            page = page_from(await self._connection.call(lambda s: s.ListJobs, request, deadline=self._timeouts.call))
+            for job in page.jobs:
+                yield job
+            token = page.next_page_token
+            if token is None:
+                return
+
+    async def remove(self, job_id: str) -> None:
+        """Forget an ended job and delete its output. Raises `JobNotEndedError`."""
+        attempts = count()
+
+        def rpc(stub: JobServiceAsyncStub) -> grpc.aio.UnaryUnaryMultiCallable[pb.DeleteJobRequest, Empty]:
+            next(attempts)
+            return stub.DeleteJob
+
+        try:
+            await self._connection.call(rpc, pb.DeleteJobRequest(job_id=job_id), deadline=self._timeouts.call)
+        except JobNotFoundError:
+            if next(attempts) == 1:
+                raise
+            # an earlier attempt removed it, and its answer was lost
+
+    async def server_info(self) -> ServerInfo:
+        """What the server is and what it can enforce."""
+        request = pb.GetServerInfoRequest()
+        info = await self._connection.call(lambda s: s.GetServerInfo, request, deadline=self._timeouts.call)
+        return ServerInfo(
+            version=info.version,
+            executor=info.executor,
+            enforceable_limits=tuple(info.enforceable_limits),
+            process_tracking=info.process_tracking,
+            durability=info.durability,
+            job_user=info.job_user,
+        )
+
+    async def _kill(self, job_id: str) -> bool:
+        """Whether the job was killed, rather than ended by itself in this moment."""
+        try:
+            await self.stop(job_id, grace=timedelta(0))
+        except JobEndedError:
+            return False
+        return True
+
+
+def _spec(command: Sequence[str] | JobSpec, fields: SpecFields) -> JobSpec:
+    if isinstance(command, JobSpec):
+        return replace(command, **fields)
+    if isinstance(command, str):  # a sequence of strings, too: of its characters
+        raise InvalidArgumentError("spec.argv", f"is one string; say {shlex.split(command)!r}, or ['sh', '-c', ...]")
+    return JobSpec(argv=tuple(command), **fields)
+
+
+def _message_of(spec: JobSpec) -> pb.JobSpec:
+    try:
+        return spec_message(spec)
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError("spec", f"{error.object!r} is not UTF-8, and nothing else can be sent") from None

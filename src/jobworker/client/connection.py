@@ -1,0 +1,182 @@
+"""One connection to a server: opening it, calling over it, mending it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+import grpc.aio
+
+from jobworker.api.status import error_from
+from jobworker.api.v1.jobs_pb2_grpc import JobServiceStub
+from jobworker.client.address import Address
+from jobworker.client.backoff import Backoff
+from jobworker.client.credentials import Credentials
+from jobworker.core.errors import JobworkerError, ServerUnavailableError
+
+if TYPE_CHECKING:
+    from jobworker.api.v1.jobs_pb2_grpc import JobServiceAsyncStub  # exists for the type checker only
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+KEEPALIVE = timedelta(seconds=20)  # how long a call may be silent before the server is asked whether it is there
+KEEPALIVE_ANSWER = timedelta(seconds=10)  # and how long it may take to say so
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """How long to wait.
+
+    `connect` is for the first connection, which is tried once. `call` is for an answer to a call that answers at once.
+    `reconnect` is how long a lost server may stay away before what waits for it fails; zero never reconnects.
+    """
+
+    connect: timedelta = timedelta(seconds=10)
+    call: timedelta = timedelta(seconds=30)
+    reconnect: timedelta = timedelta(minutes=5)
+
+
+class Connection:
+    """A connection to one server; opened by the first call, mended by gRPC, closed by `close`."""
+
+    def __init__(self, address: Address, credentials: Credentials, timeouts: Timeouts) -> None:
+        self.address = address
+        self.timeouts = timeouts
+        self._credentials = credentials
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: JobServiceAsyncStub | None = None
+
+    async def stub(self) -> JobServiceAsyncStub:
+        """The RPCs of the server. Raises `ServerUnavailableError` if there has never been a connection to it."""
+        if self._stub is None:
+            self._channel = self._channel or self._new_channel()
+            await self._wait_until_ready(self._channel)
+            self._stub = JobServiceStub(self._channel)
+        return self._stub
+
+    async def close(self) -> None:
+        """Close it; calls that are under way end with an error."""
+        channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            await channel.close()
+
+    def backoff(self) -> Backoff:
+        """A back-off for something that is to outlive an outage."""
+        return Backoff(self.timeouts.reconnect)
+
+    async def call(
+        self,
+        rpc: Callable[[JobServiceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Response]],
+        request: Request,
+        *,
+        deadline: timedelta | None,
+        repeat: bool = True,
+    ) -> Response:
+        """Call and give the answer; `deadline` is for one attempt.
+
+        With `repeat`, a call whose answer was lost is made again, as often as the reconnect timeout allows, so it must
+        be one that can be repeated. Raises the error that the server sent, or `ServerUnavailableError`.
+        """
+        backoff = self.backoff()
+        while True:
+            call = rpc(await self.stub())(request, timeout=None if deadline is None else deadline.total_seconds())
+            try:
+                await call.initial_metadata()
+                if not call.done():
+                    backoff.contact()
+                return await call
+            except grpc.aio.AioRpcError as status:
+                if not repeat or not is_outage(status):
+                    raise await self.error(status) from None
+                await self.pause(backoff, status)
+
+    async def pause(self, backoff: Backoff, status: grpc.aio.AioRpcError | None) -> None:
+        """Wait before the next attempt. Raises `ServerUnavailableError` when the budget is spent.
+
+        `status` is what the last attempt ended with; `None` for a stream that was cut without one.
+        """
+        delay = backoff.failure()
+        if delay is not None:
+            await asyncio.sleep(delay.total_seconds())  # no event says that a server is back; it has to be asked
+            return
+        error = (
+            ServerUnavailableError("the server ended the stream early") if status is None else await self.error(status)
+        )
+        if not backoff.budget:
+            raise error
+        raise ServerUnavailableError(f"no contact for {_seconds(backoff.budget)}: {error}")
+
+    async def error(self, status: grpc.aio.AioRpcError) -> JobworkerError:
+        """The error to raise for a call that ended with `status`."""
+        error = _error_of(status)
+        if status.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return ServerUnavailableError(
+                f"{self.address} did not answer within {_seconds(self.timeouts.call)}; try again"
+            )
+        if type(error) is ServerUnavailableError and _made_by_grpc(status):
+            return await self._unavailable()
+        return error
+
+    async def _wait_until_ready(self, channel: grpc.aio.Channel) -> None:
+        try:
+            async with asyncio.timeout(self.timeouts.connect.total_seconds()):
+                state = channel.get_state(try_to_connect=True)
+                while state is not grpc.ChannelConnectivity.READY:
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        raise await self._unavailable()
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            raise await self._unavailable() from None
+
+    async def _unavailable(self) -> ServerUnavailableError:
+        # Loaded when it is needed, because it loads cryptography, which costs more than a call that goes well.
+        from jobworker.client.diagnosis import why_unavailable  # noqa: PLC0415
+
+        return ServerUnavailableError(await why_unavailable(self.address, self._credentials))
+
+    def _new_channel(self) -> grpc.aio.Channel:
+        pems = self._credentials
+        credentials = grpc.ssl_channel_credentials(pems.ca.content, pems.key.content, pems.cert.content)
+        # The scheme is said, so that no host name can be taken for another scheme.
+        return grpc.aio.secure_channel(f"dns:///{self.address}", credentials, options=self._options())
+
+    def _options(self) -> list[tuple[str, int]]:
+        return [
+            ("grpc.keepalive_time_ms", _milliseconds(KEEPALIVE)),
+            ("grpc.keepalive_timeout_ms", _milliseconds(KEEPALIVE_ANSWER)),
+            # Without this one a connection into a black hole ends after a minute, whatever keepalive says.
+            ("grpc.http2.ping_timeout_ms", _milliseconds(KEEPALIVE_ANSWER)),
+            # Within an outage our own back-off decides when to try; gRPC's must not be the slower one.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+            ("grpc.min_reconnect_backoff_ms", _milliseconds(self.timeouts.connect)),
+            ("grpc.max_receive_message_length", -1),  # a page of jobs with long commands; the server has proven itself
+            ("grpc.enable_http_proxy", 0),  # the variables that set one are about the web
+        ]
+
+
+def is_outage(status: grpc.aio.AioRpcError) -> bool:
+    """Whether the server may answer if it is asked again: it is away, or it cancelled a call that nobody cancelled."""
+    return status.code() is not grpc.StatusCode.DEADLINE_EXCEEDED and type(_error_of(status)) is ServerUnavailableError
+
+
+def _error_of(status: grpc.aio.AioRpcError) -> JobworkerError:
+    return error_from(status.code(), status.details(), tuple(status.trailing_metadata()))
+
+
+def _made_by_grpc(status: grpc.aio.AioRpcError) -> bool:
+    return not status.trailing_metadata()
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return max(1, round(duration.total_seconds() * 1000))
+
+
+def _seconds(duration: timedelta) -> str:
+    return f"{duration.total_seconds():g} s"
