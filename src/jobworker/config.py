@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -55,15 +55,20 @@ class Listen:
             raise ValueError(f"{port!r} is no port; one is a number from 0 (any that is free) to {_MAX_PORT}")
         return cls(host=host, port=int(port))
 
+    def with_port(self, port: int) -> Self:
+        """The same host, and this port."""
+        return replace(self, port=port)
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """A kind of value: what to call it, how to read it (raises `ValueError`) and how to write it."""
+    """A kind of value: what docs and --help call it, how to read it (raises `ValueError`) and how to write it."""
 
     name: str
+    metavar: str
     parse: Callable[[object], Any]
     show: Callable[[Any], str] = str
 
@@ -112,17 +117,17 @@ def _audit_target(raw: object) -> Path | Literal["stderr", "off"]:
 
 
 def _one_of(*choices: str) -> Kind:
-    return Kind(name=", ".join(choices), parse=partial(_choice, choices))
+    return Kind(name=", ".join(choices), metavar="|".join(choices), parse=partial(_choice, choices))
 
 
-ADDRESS = Kind(name="HOST:PORT", parse=lambda raw: Listen.parse(_text(raw)))
-PATH = Kind(name="path", parse=_path)
-TEXT = Kind(name="text", parse=_text)
-FLAG = Kind(name="true or false", parse=_flag, show=lambda value: str(value).lower())
-COUNT = Kind(name="number", parse=_count)
-SIZE = Kind(name="size, such as 64KiB", parse=_size, show=format_size)
-DURATION = Kind(name="duration, such as 30d or 10s", parse=_duration, show=format_duration)
-AUDIT_TARGET = Kind(name="path, stderr, off", parse=_audit_target)
+ADDRESS = Kind(name="HOST:PORT", metavar="HOST:PORT", parse=lambda raw: Listen.parse(_text(raw)))
+PATH = Kind(name="path", metavar="PATH", parse=_path)
+TEXT = Kind(name="text", metavar="NAME", parse=_text)
+FLAG = Kind(name="true or false", metavar="", parse=_flag, show=lambda value: str(value).lower())
+COUNT = Kind(name="number", metavar="N", parse=_count)
+SIZE = Kind(name="size, such as 64KiB", metavar="SIZE", parse=_size, show=format_size)
+DURATION = Kind(name="duration, such as 30d or 10s", metavar="DURATION", parse=_duration, show=format_duration)
+AUDIT_TARGET = Kind(name="path, stderr, off", metavar="PATH|stderr|off", parse=_audit_target)
 
 
 DEFAULT_LISTEN = Listen(host="127.0.0.1", port=8443)

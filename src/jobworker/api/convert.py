@@ -74,20 +74,21 @@ def spec_from(message: pb.JobSpec) -> JobSpec:
     )
 
 
-def refuse_unknown_fields(message: Message, field: str) -> None:
-    """Raise `InvalidArgumentError` if a message, or one within it, has fields of a newer version.
+def refuse_unknown_fields(message: Message, path: str = "") -> None:
+    """Raise `InvalidArgumentError` if a request, or a message within it, has fields of a newer version.
 
     Without it, a limit that only a newer server knows would be dropped, and the job would run without.
     """
     for unknown in UnknownFieldSet(message):
         raise InvalidArgumentError(
-            field, f"has a field number {unknown.field_number}, which this version of jobworker does not know"
+            path or "request",
+            f"has a field number {unknown.field_number}, which this version of jobworker does not know",
         )
     for descriptor, value in message.ListFields():
         if descriptor.message_type is None or descriptor.message_type.GetOptions().map_entry:
             continue
         for inner in value if descriptor.is_repeated else (value,):
-            refuse_unknown_fields(inner, f"{field}.{descriptor.name}")
+            refuse_unknown_fields(inner, f"{path}.{descriptor.name}" if path else descriptor.name)
 
 
 def limits_message(limits: Limits) -> pb.Limits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -199,7 +199,7 @@ class Worker:
             job = live.job
         return job
 
-    async def stream(self, job_id: str, offset: int = 0, *, follow: bool = True) -> AsyncIterator[Chunk]:
+    async def stream(self, job_id: str, offset: int = 0, *, follow: bool = True) -> AsyncGenerator[Chunk, None]:
         """The output from `offset` on: what is there and, with `follow`, what comes until the job has ended.
 
         Chunks have at most `CHUNK_BYTES`: large ones where there is backlog, what there is where not. Raises

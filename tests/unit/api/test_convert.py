@@ -188,18 +188,24 @@ NEWER_FIELD = bytes([15 << 3, 1])
 @pytest.mark.parametrize(
     "message, where",
     [
-        (pb.JobSpec.FromString(NEWER_FIELD), "spec"),
-        (pb.JobSpec(limits=pb.Limits.FromString(NEWER_FIELD)), "spec.limits"),
-        (pb.JobSpec(limits=pb.Limits(io=[pb.IoLimit(), pb.IoLimit.FromString(NEWER_FIELD)])), "spec.limits.io"),
+        (pb.StartJobRequest.FromString(NEWER_FIELD), "request"),
+        (pb.StartJobRequest(spec=pb.JobSpec.FromString(NEWER_FIELD)), "spec"),
+        (pb.StartJobRequest(spec=pb.JobSpec(limits=pb.Limits.FromString(NEWER_FIELD))), "spec.limits"),
+        (
+            pb.StartJobRequest(
+                spec=pb.JobSpec(limits=pb.Limits(io=[pb.IoLimit(), pb.IoLimit.FromString(NEWER_FIELD)]))
+            ),
+            "spec.limits.io",
+        ),
     ],
 )
-def test_a_wish_of_a_newer_client_is_not_dropped(message: pb.JobSpec, where: str) -> None:
-    """A field that only a newer version has is refused wherever in the spec it stands."""
+def test_a_wish_of_a_newer_client_is_not_dropped(message: pb.StartJobRequest, where: str) -> None:
+    """A field that only a newer version has is refused wherever in the request it stands."""
     with pytest.raises(InvalidArgumentError, match="field number 15") as refused:
-        convert.refuse_unknown_fields(message, "spec")
+        convert.refuse_unknown_fields(message)
     assert refused.value.field == where
 
 
 def test_a_full_spec_has_no_unknown_fields() -> None:
     """Everything that this version can say passes, maps and times included."""
-    convert.refuse_unknown_fields(convert.spec_message(FULL_SPEC), "spec")
+    convert.refuse_unknown_fields(pb.StartJobRequest(spec=convert.spec_message(FULL_SPEC)))

@@ -1,0 +1,43 @@
+"""Which permission each RPC needs: one table. What is not in it is denied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jobworker.auth.policy import Permission
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Access:
+    """What an RPC needs.
+
+    `held` marks calls that stay open for as long as the caller likes; a user may have a bounded number of them, and
+    they are ended at once when the server ends.
+    """
+
+    permission: Permission
+    held: bool = False
+
+
+# By the full name of the RPC, as gRPC has it. docs/api.md shows this table. Nothing is open to a certificate without
+# a role; health, reflection and GetServerInfo are open to every role.
+TABLE: Mapping[str, Access] = {
+    "/jobworker.v1.JobService/StartJob": Access(permission=Permission.START),
+    "/jobworker.v1.JobService/GetJob": Access(permission=Permission.READ),
+    "/jobworker.v1.JobService/ListJobs": Access(permission=Permission.LIST),
+    "/jobworker.v1.JobService/StopJob": Access(permission=Permission.STOP),
+    "/jobworker.v1.JobService/SignalJob": Access(permission=Permission.SIGNAL),
+    "/jobworker.v1.JobService/WaitJob": Access(permission=Permission.READ, held=True),
+    "/jobworker.v1.JobService/StreamOutput": Access(permission=Permission.READ, held=True),
+    "/jobworker.v1.JobService/DeleteJob": Access(permission=Permission.DELETE),
+    "/jobworker.v1.JobService/GetServerInfo": Access(permission=Permission.INFO),
+    "/proto.WorkerService/StartJob": Access(permission=Permission.START),
+    "/proto.WorkerService/StopJob": Access(permission=Permission.STOP),
+    "/proto.WorkerService/GetJobStatus": Access(permission=Permission.READ),
+    "/proto.WorkerService/GetOutputStream": Access(permission=Permission.READ, held=True),
+    "/grpc.health.v1.Health/Check": Access(permission=Permission.HEALTH),
+    "/grpc.health.v1.Health/List": Access(permission=Permission.HEALTH),
+    "/grpc.health.v1.Health/Watch": Access(permission=Permission.HEALTH, held=True),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access(permission=Permission.REFLECT, held=True),
+}

@@ -1,0 +1,134 @@
+"""The server's certificate, its key and the CA of its clients: read, and checked before any handshake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from jobworker.auth.certificate import load_certificate, serial_number, serial_text
+from jobworker.server.errors import StartError
+
+
+class KeyType(StrEnum):
+    """The types of key that a server can have."""
+
+    ECDSA = "ECDSA"
+    RSA = "RSA"
+
+    @property
+    def unusable_tls12_suite(self) -> str:
+        """A cipher suite of TLS 1.2 that a server with such a key cannot use.
+
+        gRPC has no setting for the version of TLS and accepts 1.2. With this suite as the only one it finds no cipher
+        in common with a client of TLS 1.2; the suites of 1.3 are not touched by the setting.
+        """
+        other = {KeyType.ECDSA: KeyType.RSA, KeyType.RSA: KeyType.ECDSA}[self]
+        return f"ECDHE-{other}-AES128-GCM-SHA256"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CertificateFiles:
+    """Where the three files are."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path
+
+    @property
+    def versions(self) -> tuple[tuple[int, ...], ...]:
+        """What changes when a file is replaced or rewritten. Raises `OSError` for one that is not there."""
+        stats = (path.stat() for path in (self.certificate, self.key, self.client_ca))
+        return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificates:
+    """The contents of the three files, PEM, which fit together."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+    client_ca: bytes
+    key_type: KeyType
+    serial: str
+    not_after: datetime
+
+
+def read_certificates(files: CertificateFiles) -> Certificates:
+    """Read the three files. Raises `StartError` that names the file and what is wrong with it."""
+    chain = _read(files.certificate, "server certificate")
+    leaf = _load_leaf(files.certificate, chain)
+    key_type = _key_type(files.certificate, leaf.public_key())
+    key = _read(files.key, "private key")
+    if _public_part(files.key, key) != leaf.public_key():
+        raise StartError(f"the private key in {files.key} is not the one of the certificate in {files.certificate}")
+    client_ca = _read(files.client_ca, "CA of client certificates")
+    _check_authorities(files.client_ca, client_ca)
+    return Certificates(
+        certificate=chain,
+        key=key,
+        client_ca=client_ca,
+        key_type=key_type,
+        serial=serial_text(serial_number(leaf)),
+        not_after=leaf.not_valid_after_utc,
+    )
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StartError(f"cannot read the {what} {path}: {error.strerror}") from None
+
+
+def _load_leaf(path: Path, chain: bytes) -> x509.Certificate:
+    try:
+        leaf = load_certificate(chain)
+    except ValueError as error:
+        raise StartError(f"the server certificate {path} {error}; it must be PEM") from None
+    now = datetime.now(UTC)
+    if now > leaf.not_valid_after_utc:
+        raise StartError(f"the server certificate {path} expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC")
+    if now < leaf.not_valid_before_utc:
+        raise StartError(
+            f"the server certificate {path} is valid only from {leaf.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC on; "
+            "is the clock right?"
+        )
+    return leaf
+
+
+def _key_type(path: Path, key: PublicKeyTypes) -> KeyType:
+    match key:
+        case ec.EllipticCurvePublicKey():
+            return KeyType.ECDSA
+        case rsa.RSAPublicKey():
+            return KeyType.RSA
+        case _:
+            name = type(key).__name__.lstrip("_").removesuffix("PublicKey")
+            raise StartError(f"the server certificate {path} has an {name} key; only ECDSA and RSA keys are supported")
+
+
+def _public_part(path: Path, key: bytes) -> PublicKeyTypes:
+    try:
+        return load_pem_private_key(key, password=None).public_key()
+    except TypeError:
+        raise StartError(f"the private key {path} is encrypted; the server needs it without a passphrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise StartError(f"{path} is no private key in PEM form") from None
+
+
+def _check_authorities(path: Path, pem: bytes) -> None:
+    try:
+        authorities: Sequence[x509.Certificate] = x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise StartError(f"the CA of client certificates {path} is not one certificate or more in PEM form") from None
+    if all(datetime.now(UTC) > authority.not_valid_after_utc for authority in authorities):
+        raise StartError(f"the CA of client certificates {path} has expired")

@@ -1,0 +1,189 @@
+"""The gate that every call passes, unary and streaming alike: who calls, may they, and what came of it.
+
+A call is authenticated and authorised before its request is even decoded. Errors become gRPC statuses here and nowhere
+else, and each call leaves a line in the audit log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from jobworker.auth.identity import Principal, principal_from_pem
+from jobworker.auth.policy import authorize
+from jobworker.core.errors import (
+    InvalidArgumentError,
+    PermissionDeniedError,
+    ServerUnavailableError,
+    UnauthenticatedError,
+)
+from jobworker.server.access import Access
+from jobworker.server.audit import AuditLog, AuditRecord
+from jobworker.server.call import Call, Context, current_call
+from jobworker.server.faults import public_status
+from jobworker.server.held import HeldCalls
+from jobworker.server.tls import check_tls_version
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a text, since it is generic in the stubs only
+Work = Callable[[], Awaitable[Any]]
+
+_NO_SUCH_CALL = "this server does not offer the call"
+
+# By whether the request and the response are streams.
+_HANDLER_KINDS = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+class Gate(grpc.aio.ServerInterceptor):
+    """Lets through what the table of access allows; see the module's description."""
+
+    def __init__(self, *, access: Mapping[str, Access], held: HeldCalls, audit: AuditLog) -> None:
+        self._access = access
+        self._held = held
+        self._audit = audit
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The handler of an RPC, behind the gate."""
+        handler = await continuation(handler_call_details)
+        rpc = handler_call_details.method
+        if handler is None:
+
+            async def refuse(_requests: object, context: Context) -> None:
+                await self._pass(rpc, context, partial(_abort_unimplemented, context), offered=False)
+
+            return grpc.stream_stream_rpc_method_handler(refuse)
+
+        async def behave(raw: Any, context: Context) -> Any:  # noqa: ANN401 -- bytes or an iterator of them, one message or none
+            return await self._pass(rpc, context, partial(_work, handler, raw, context))
+
+        kind = _HANDLER_KINDS[handler.request_streaming, handler.response_streaming]
+        return kind(behave, None, handler.response_serializer)  # None: the request is decoded behind the gate
+
+    async def idle(self) -> None:
+        """Wait until no call is at work any more."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _pass(self, rpc: str, context: Context, work: Work, *, offered: bool = True) -> Any:  # noqa: ANN401 -- a response, if the RPC has just one
+        task = _current_task()
+        self._tasks.add(task)
+        begin, begin_clock = datetime.now(UTC), time.monotonic()
+        principal: Principal | None = None
+        call: Call | None = None
+        code = "OK"
+        try:
+            try:
+                principal = _authenticate(context)
+                if not offered:
+                    return await work()
+                access = self._authorize(rpc, principal)
+                call = Call(principal=principal, permission=access.permission)
+                current_call.set(call)
+                async with self._held.hold(principal.name) if access.held else nullcontext():
+                    return await work()
+            except asyncio.CancelledError:
+                if task.cancelling():
+                    raise  # the caller has left
+                raise ServerUnavailableError("the server gave the call up; try again") from None
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = context.code().name
+            raise
+        except grpc.aio.BaseError:  # gRPC's own: there is nobody left to answer
+            code = "CANCELLED"
+            raise
+        except NotImplementedError:  # a call of a contract that its servicer does not have
+            code = "UNIMPLEMENTED"
+            await _abort_unimplemented(context)
+        except Exception as error:  # noqa: BLE001 -- all of them end here: none may reach a caller as it is
+            status = public_status(error, rpc)
+            code = status.code.name
+            await context.abort(status.code, status.text, status.trailing_metadata)
+        finally:
+            self._tasks.discard(task)
+            self._audit.write(
+                AuditRecord(
+                    time=begin,
+                    rpc=rpc,
+                    peer=context.peer(),
+                    code=code,
+                    seconds=time.monotonic() - begin_clock,
+                    principal=principal and principal.name,
+                    serial=principal and principal.serial,
+                    job_id=call and call.job_id,
+                )
+            )
+
+    def _authorize(self, rpc: str, principal: Principal) -> Access:
+        access = self._access.get(rpc)
+        if access is None:
+            raise PermissionDeniedError("nobody has been given access to this call")
+        authorize(principal, access.permission)
+        return access
+
+
+def _authenticate(context: Context) -> Principal:
+    auth_context = context.auth_context()
+    check_tls_version(auth_context)
+    certificates = list(auth_context.get("x509_pem_cert", ()))
+    if len(certificates) != 1:
+        raise UnauthenticatedError("a client certificate is required")
+    return principal_from_pem(certificates[0])
+
+
+async def _work(handler: Handler, raw: Any, context: Context) -> Any:  # noqa: ANN401 -- see Gate
+    """Have the servicer's method work on the decoded request, whichever way it is written."""
+    behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    request = _decoded_stream(handler, raw) if handler.request_streaming else _decoded(handler, raw)
+    result = behaviour(request, context)
+    if not inspect.isasyncgen(result):
+        return await result
+    async with aclosing(result) as responses:  # gRPC would leave a generator open that its caller has left
+        async for response in responses:
+            await context.write(response)
+    return None
+
+
+def _decoded(handler: Handler, raw: bytes) -> Any:  # noqa: ANN401 -- a request of the RPC
+    assert handler.request_deserializer is not None, "generated servicers always have one"  # noqa: S101 -- for the type
+    try:
+        return handler.request_deserializer(raw)
+    except DecodeError:
+        raise InvalidArgumentError(
+            "request", "is not a message of this call; was it made for another service?"
+        ) from None
+
+
+async def _decoded_stream(handler: Handler, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for message in raw:
+        yield _decoded(handler, message)
+
+
+async def _abort_unimplemented(context: Context) -> NoReturn:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, _NO_SUCH_CALL)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "gRPC runs every call in a task"  # noqa: S101 -- for the type
+    return task
