@@ -21,7 +21,10 @@ class JobStore(Protocol):
     """
 
     async def add(self, job: Job) -> None:
-        """Remember a job. Raises `RequestIdReusedError` if its owner has a job with the same request id."""
+        """Remember a job with all that is known of it.
+
+        Raises `RequestIdReusedError` if its owner has a job with the same request id.
+        """
         ...
 
     async def update(self, job: Job) -> None:

@@ -60,7 +60,7 @@ class SqliteStore:
         await self.close()
 
     async def add(self, job: Job) -> None:
-        """Remember a job. Raises `RequestIdReusedError`."""
+        """Remember a job with all that is known of it. Raises `RequestIdReusedError`."""
         await self._run(_add, job)
 
     async def update(self, job: Job) -> None:
