@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -100,9 +99,8 @@ class PkiDirectory:
         try:
             _write_all_or_none(self.path, files)
         except FileExistsError as error:
-            taken = error.filename2 or error.filename  # of a link, the second is the one that was to be made
             raise PkiError(
-                f"{taken} exists, and nothing was changed: choose another name, or move the old files away"
+                f"{error.filename2} exists, and nothing was changed: choose another name, or move the old files away"
             ) from None
         return {
             name: IssuedFiles(
@@ -118,15 +116,15 @@ def _write_all_or_none(directory: Path, files: Mapping[Path, tuple[bytes, int]])
     Raises `FileExistsError` if any is there, whoever made it and however lately.
     """
     with ExitStack() as undo, ExitStack() as clean_up:
-        if not directory.exists():
-            directory.mkdir(mode=0o700, parents=True)
-            undo.callback(directory.rmdir)
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            pass  # whoever made it; what is not a directory shows below
+        else:
+            undo.callback(_remove_if_empty, directory)
             directory.chmod(0o700)  # whatever the umask says
             _sync(directory.parent)
         _refuse_if_others_may_write(directory)
-        for path in files:
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         written: list[tuple[Path, Path]] = []
         for path, (content, mode) in files.items():
             temporary = directory / f".{path.name}.{secrets.token_hex(8)}"
@@ -138,6 +136,11 @@ def _write_all_or_none(directory: Path, files: Mapping[Path, tuple[bytes, int]])
             undo.callback(path.unlink)
         _sync(directory)
         undo.pop_all()
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):  # somebody else has written into it meanwhile
+        directory.rmdir()
 
 
 def _refuse_if_others_may_write(directory: Path) -> None:
