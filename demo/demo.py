@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 JOBWORKER = str(Path(sys.executable).with_name("jobworker"))
-READY = re.compile(r"listening on (\S+)", re.IGNORECASE)
+READY = re.compile(r"serving on (\S+)", re.IGNORECASE)
 PATIENCE = 30.0  # seconds for a step that takes well under one on an idle machine
 TICKING = 'for i in 1 2 3 4 5 6; do echo "tick $i"; sleep 0.5; done; exit 7'
 
