@@ -55,7 +55,7 @@ def spec_message(spec: JobSpec) -> pb.JobSpec:
         name=spec.name or "",
         labels=spec.labels,
         time_limit=None if spec.time_limit is None else duration_message(spec.time_limit),
-        limits=limits_message(spec.limits),
+        limits=limits_message(spec.limits) if spec.limits.requested() else None,
         child_policy=pb.JobSpec.ChildPolicy.Value(spec.child_policy.value),
     )
 
