@@ -35,7 +35,7 @@ def decode_roles(der: bytes) -> frozenset[Role]:
     Strict: exactly one DER UTF8String of known names, each once, separated by commas and nothing else. Raises
     `UnauthenticatedError` that says what is wrong.
     """
-    text = _decode_utf8_string(der)
+    text = decode_utf8_string(der)
     if not text:
         raise _refusal("has no role in it")
     roles: set[Role] = set()
@@ -51,7 +51,8 @@ def decode_roles(der: bytes) -> frozenset[Role]:
     return frozenset(roles)
 
 
-def _decode_utf8_string(der: bytes) -> str:
+def decode_utf8_string(der: bytes) -> str:
+    """The text of exactly one DER UTF8String. Raises `UnauthenticatedError` that says what is wrong."""
     if not der:
         raise _refusal("is empty")
     if der[0] != _UTF8_STRING:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat import asn1
 
-from jobworker.auth.roles import Role, decode_roles, encode_roles
+from jobworker.auth.roles import Role, decode_roles, decode_utf8_string, encode_roles
 from jobworker.core.errors import UnauthenticatedError
 from tests.support.pki import utf8_string
 
@@ -78,6 +79,23 @@ def test_a_string_of_any_size_is_read_to_its_end(size: int) -> None:
     """The length is understood in every form: one that is right is no reason to refuse, whatever is in the string."""
     with pytest.raises(UnauthenticatedError, match=r"names an unknown role, 'x{40}';"):
         decode_roles(utf8_string("x" * size))
+
+
+@pytest.mark.parametrize("text", ["", "user", "admin,user", "é", "x" * 127, "x" * 128, "x" * 256])
+def test_another_decoder_agrees(text: str) -> None:
+    """With any one byte replaced, added or missing, the string is read as the cryptography library reads it."""
+    der = utf8_string(text)
+    cases = [der[:at] + der[at + 1 :] for at in range(len(der))]
+    for at in range(min(len(der), 6) + 1):
+        cases += [der[:at] + bytes([byte]) + der[at + skipped :] for byte in range(256) for skipped in (0, 1)]
+    for case in cases:
+        try:
+            expected = asn1.decode_der(str, case)
+        except ValueError:
+            with pytest.raises(UnauthenticatedError):
+                decode_utf8_string(case)
+        else:
+            assert decode_utf8_string(case) == expected, case.hex()
 
 
 def test_the_text_for_the_client_stays_short() -> None:
