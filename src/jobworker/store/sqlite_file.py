@@ -16,6 +16,7 @@ APPLICATION_ID = 0x6A6F6273  # as migration 0001 writes it
 
 _BUSY_SECONDS = 5.0  # a person who looks at the database with another program holds it for less
 _SYNCHRONOUS: dict[Durability, str] = {"process": "NORMAL", "power": "FULL"}
+_READ_ONLY = "cannot be written: make its file, its folder and their disk writable"
 _REBUILD = (
     "move it away together with its -wal and -shm files and start again: "
     "the job directories hold every job, and a new index is built from them"
@@ -26,7 +27,7 @@ def open_database(path: Path, durability: Durability) -> sqlite3.Connection:
     """A connection in autocommit mode, for the calling thread alone. Raises `StoreError`."""
     what = f"the job database {path}"
     try:
-        _make_file(path)
+        _make_file(path, what)
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
         )
@@ -78,13 +79,15 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 def store_error(what: str, error: sqlite3.Error) -> StoreError:
     """What went wrong with the database, and what to do about it, in one line."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # errors of the module itself have none
-    match code & 0xFF:  # the rest of an extended code is for SQLite's authors
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        code = sqlite3.SQLITE_FULL  # which is why the -shm file could not get its size
+    match code & 0xFF:  # the upper bits only tell apart where in SQLite it happened
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StoreError(f"{what} is damaged: {_REBUILD}")
         case sqlite3.SQLITE_FULL:
             return StoreError(f"{what} cannot be written, because its disk is full: make room there")
         case sqlite3.SQLITE_READONLY:
-            return StoreError(f"{what} cannot be written: make its file, its folder and their disk writable")
+            return StoreError(f"{what} {_READ_ONLY}")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreError(f"{what} is locked by another program for more than {_BUSY_SECONDS:.0f} s: end that one")
         case sqlite3.SQLITE_IOERR:
@@ -93,7 +96,7 @@ def store_error(what: str, error: sqlite3.Error) -> StoreError:
             return StoreError(f"{what} cannot be used: {error}")
 
 
-def _make_file(path: Path) -> None:
+def _make_file(path: Path, what: str) -> None:
     """Make an empty file if there is none, for its owner alone; SQLite gives the -wal and -shm files the same mode.
 
     A file that is there is never opened here: closing it again would drop the locks that SQLite may hold on it.
@@ -102,7 +105,9 @@ def _make_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode=0o600))
     except FileExistsError:
         if not path.is_file():
-            raise StoreError(f"cannot open the job database {path}: it is no regular file") from None
+            raise StoreError(f"{what} is no regular file: {_REBUILD}") from None
+        if not all(os.access(name, os.R_OK | os.W_OK, effective_ids=True) for name in (path, path.parent)):
+            raise StoreError(f"{what} {_READ_ONLY}") from None
         if path.stat().st_mode & 0o077:  # copied back by somebody
             path.chmod(0o600)
     else:

@@ -251,7 +251,7 @@ async def test_the_file_is_for_its_owner_alone(path: Path) -> None:
             await store.add(accepted_job())
             modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
         assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
-        os.chmod(path, 0o644)  # noqa: PTH101 - ruff knows pathlib's to block, and this is no less quick
+        path.chmod(0o644)
         async with await SqliteStore.open(path) as store:
             await store.add(accepted_job())
             modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
