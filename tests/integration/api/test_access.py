@@ -17,12 +17,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 from jobworker.api.compat import worker_pb2
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.api.v1.jobs_pb2_grpc import JobServiceStub
-from tests.integration.api.conftest import start
+from tests.integration.api.conftest import LIMIT, call_raw, start
 from tests.support.pki import Authority, Credential, utf8_string
 from tests.support.server import Server
 
 OWNER = "alice"
-LIMIT = 30  # seconds a call; none takes that long unless it hangs
 
 # Every RPC of every service that is served, by its full name.
 CONTRACTS = (pb, worker_pb2, health_pb2, reflection_pb2)
@@ -150,9 +149,9 @@ def test_every_rpc_by_every_caller(
 @pytest.mark.parametrize("caller", CALLERS)
 def test_an_rpc_that_is_not_offered(caller: str, channels: dict[str, grpc.Channel]) -> None:
     """Only who may call something learns that there is no such RPC; tools try newer contracts that way."""
-    rpc: Any = channels[caller].unary_unary("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    rpc = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
     with pytest.raises(grpc.RpcError) as refused:
-        rpc(b"", timeout=LIMIT)
+        call_raw(channels[caller], rpc, b"")
     known = caller not in UNKNOWN_TO_TLS | UNKNOWN_TO_US
     assert refused.value.code().name == ("UNIMPLEMENTED" if known else expected(caller, "/x/X"))
 
@@ -163,7 +162,7 @@ def test_a_stranger_is_told_nothing_by_an_undecodable_request(channels: dict[str
     codes: dict[str, str] = {}
     for caller in ("owner", "no role"):
         with pytest.raises(grpc.RpcError) as refused:
-            channels[caller].unary_unary(rpc)(b"\xff\xff\xff", timeout=LIMIT)
+            call_raw(channels[caller], rpc, b"\xff\xff\xff")
         codes[caller] = refused.value.code().name
     assert codes == {"owner": "INVALID_ARGUMENT", "no role": "UNAUTHENTICATED"}
 
