@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -159,7 +159,7 @@ class AsyncClient:
         request = pb.GetJobRequest(job_id=job_id)
         return job_from(await self._connection.call(lambda s: s.GetJob, request, deadline=self._timeouts.call))
 
-    async def list(self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE) -> AsyncIterator[Job]:
+    async def list(self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE) -> AsyncGenerator[Job]:
         """The jobs for which a filter holds, newest first; asks for `page_size` of them at a time."""
         where = where or JobFilter()
         token: str | None = None

@@ -1,0 +1,70 @@
+"""`jobworker stop`, `signal` and `remove`: act on a job."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from jobworker.cli import text
+from jobworker.cli.options import client_options, examples, job_argument, output_option
+from jobworker.cli.params import Duration, Signal, Utf8
+from jobworker.cli.session import ask
+
+if TYPE_CHECKING:
+    from jobworker.client import AsyncClient
+
+
+@click.command(
+    epilog=examples(
+        "jobworker stop ID",
+        "jobworker stop ID --grace 1m --signal INT",
+        "jobworker stop ID --grace 0    (kill it at once)",
+        "jobworker stop -j ID    (older form)",
+    )
+)
+@job_argument
+@click.option(
+    "--grace", type=Duration(), default="10s", show_default=True, help="How long it may take before it is killed."
+)
+@click.option(
+    "--signal", "number", type=Signal(), default="TERM", show_default=True, metavar="SIGNAL", help="What to begin with."
+)
+@output_option
+@client_options
+def stop(job_id: str, grace: timedelta, number: int, output: str) -> None:
+    """Stop a job and all of its processes, and return when it has ended.
+
+    Stopping a job that was stopped already does nothing; one that has ended by itself is an error. The stop goes on if
+    you leave.
+    """
+    job = ask(lambda client: client.stop(job_id, grace=grace, signal=number))
+    if output == "json":
+        from jobworker.cli.view import print_job
+
+        print_job(job, output)
+    else:
+        text.say(f"job {job.id} is stopped")
+
+
+@click.command(epilog=examples("jobworker signal ID HUP", "jobworker signal ID SIGUSR1", "jobworker signal ID 9"))
+@click.argument("job_id", metavar="ID", type=Utf8())
+@click.argument("number", metavar="SIGNAL", type=Signal())
+@client_options
+def signal(job_id: str, number: int) -> None:
+    """Send a signal to a job's processes, as a terminal would."""
+    ask(lambda client: client.signal(job_id, number))
+
+
+@click.command(epilog=examples("jobworker remove ID"))
+@click.argument("job_ids", metavar="ID...", type=Utf8(), nargs=-1, required=True)
+@client_options
+def remove(job_ids: tuple[str, ...]) -> None:
+    """Forget ended jobs and delete their output."""
+
+    async def remove_all(client: AsyncClient) -> None:
+        for job_id in job_ids:
+            await client.remove(job_id)
+
+    ask(remove_all)

@@ -1,0 +1,49 @@
+"""A group of commands whose modules are loaded when they are used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LazyCommand:
+    """Where a command is ("module:attribute"), and what the list of commands says about it, so as not to load it."""
+
+    source: str
+    summary: str
+
+    def load(self) -> click.Command:
+        """The command itself."""
+        module, _, attribute = self.source.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command), self.source  # noqa: S101 -- for the type
+        return command
+
+
+class LazyGroup(click.Group):
+    """A group of lazy commands, listed in sections and in the order in which they are given."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Mapping[str, LazyCommand]], **kwargs: Any) -> None:  # noqa: ANN401 -- click's own
+        super().__init__(*args, **kwargs)
+        self.sections = sections
+        self.lazy = {name: command for section in sections.values() for name, command in section.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's own
+        """The names of all commands."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- click's own
+        """A command, loaded now."""
+        lazy = self.lazy.get(cmd_name)
+        return None if lazy is None else lazy.load()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- click's own
+        """The commands, section by section, none of them loaded."""
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, lazy.summary) for name, lazy in commands.items()])

@@ -1,0 +1,118 @@
+"""`jobworker status`, `list` and `info`: ask how things are."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from jobworker.cli import text
+from jobworker.cli.options import client_options, examples, job_argument, output_option
+from jobworker.cli.params import Assignment, Moment, Utf8
+from jobworker.cli.session import ask
+
+if TYPE_CHECKING:
+    from jobworker.cli.listing import JobPrinter
+    from jobworker.client import AsyncClient
+    from jobworker.core.query import JobFilter
+
+
+@click.command(
+    epilog=examples(
+        "jobworker status ID",
+        "jobworker status ID --output json | jq -r .state",
+        "jobworker status -j ID    (older form)",
+    )
+)
+@job_argument
+@output_option
+@client_options
+def status(job_id: str, output: str) -> None:
+    """Show one job: where it is, and if it has ended, how."""
+    job = ask(lambda client: client.get(job_id))
+
+    from jobworker.cli.view import print_job
+
+    print_job(job, output)
+
+
+@click.command(
+    "list",
+    epilog=examples(
+        "jobworker list",
+        "jobworker list --state RUNNING --label team=db",
+        "jobworker list --since 2h --output json | jq -r '.[] | select(.exit_code != 0) | .id'",
+    ),
+)
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(["RUNNING", "STOPPED", "FINISHED", "LOST"], case_sensitive=False),
+    multiple=True,
+    help="Only jobs in this state; repeatable.",
+)
+@click.option("--owner", type=Utf8(), metavar="NAME", help="Only jobs of this owner.")
+@click.option(
+    "--label",
+    "labels",
+    type=Assignment(),
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Only jobs with this label; repeatable.",
+)
+@click.option("--since", type=Moment(), metavar="TIME", help="Only jobs created since: a time, or how long ago (2h).")
+@click.option("--before", type=Moment(), metavar="TIME", help="Only jobs created before.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the N newest.")
+@output_option
+@client_options
+def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives them by name
+    states: tuple[str, ...],
+    owner: str | None,
+    labels: tuple[tuple[str, str], ...],
+    since: datetime | None,
+    before: datetime | None,
+    limit: int | None,
+    output: str,
+) -> None:
+    """List jobs, newest first: yours, or everybody's if you are an admin.
+
+    With --output json it is one JSON array with a job a line.
+    """
+    from jobworker.cli.listing import JsonArray, Table
+    from jobworker.core.query import JobFilter
+    from jobworker.core.state import JobState
+
+    where = JobFilter(
+        states=frozenset(JobState(state) for state in states),
+        owner=owner,
+        labels=dict(labels),
+        created_after=since,
+        created_before=before,
+    )
+    printer = JsonArray() if output == "json" else Table(now=datetime.now(UTC), columns=text.terminal_columns())
+    ask(lambda client: _list(client, where, limit, printer))
+
+
+async def _list(client: AsyncClient, where: JobFilter, limit: int | None, printer: JobPrinter) -> None:
+    left = limit
+    async with aclosing(client.list(where)) as jobs:
+        async for job in jobs:
+            printer.add(job)
+            left = None if left is None else left - 1
+            if left == 0:
+                break
+    printer.end()
+
+
+@click.command(epilog=examples("jobworker info", "jobworker info --output json"))
+@output_option
+@client_options
+def info(output: str) -> None:
+    """Show what the server is and what it can do."""
+    answer = ask(lambda client: client.server_info())
+
+    from jobworker.cli.view import print_info
+
+    print_info(answer, output)

@@ -1,0 +1,109 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from jobworker.cli.exits import NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED, UNASKED, CliError
+from jobworker.cli.params import Duration, Utf8
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_FLAGS = "jobworker.cli.flags"  # where a context keeps what was given of the client options
+
+_CLIENT_OPTIONS = (
+    click.Option(["--server"], metavar="HOST:PORT", help="The server to ask."),
+    click.Option(["--ca"], metavar="FILE", help="Certificate of the CA that issued the server's."),
+    click.Option(["--cert"], metavar="FILE", help="Your certificate."),
+    click.Option(["--key"], metavar="FILE", help="The key of your certificate."),
+    click.Option(["--profile"], metavar="NAME", help="Take what is not given from this profile."),
+)
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.meta.setdefault(_FLAGS, {})[param.name] = value  # shared by a command and its group; the command comes last
+
+
+def _client_options(*, hidden: bool) -> Callable[[Decorated], Decorated]:
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(_CLIENT_OPTIONS):
+            command = click.option(
+                *option.opts,
+                metavar=option.metavar,
+                help=option.help,
+                hidden=hidden,
+                expose_value=False,
+                callback=_remember,
+            )(command)
+        return command
+
+    return decorate
+
+
+global_client_options = _client_options(hidden=False)
+client_options = _client_options(hidden=True)  # the group's help has them
+
+
+def client_flags(ctx: click.Context) -> Mapping[str, str]:
+    """The client options that were given, before or after the command."""
+    return ctx.meta.get(_FLAGS, {})
+
+
+output_option = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to print it: for people, or for programs.",
+)
+
+reconnect_option = click.option(
+    "--reconnect-timeout",
+    type=Duration(),
+    default="5m",
+    show_default=True,
+    envvar="JOBWORKER_RECONNECT_TIMEOUT",
+    help="How long the server may be away before this gives up; 0 never reconnects.",
+)
+
+
+def job_argument(command: Decorated) -> Decorated:
+    """The id of a job, as an argument or in the older form, `-j ID`; the command gets it as `job_id`."""
+
+    def choose(ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
+        older = ctx.params.pop("older_job_id", None)
+        if value and older:
+            raise click.UsageError("give the id of one job, either as an argument or with -j", ctx)
+        if not (value or older):
+            raise click.UsageError("give the id of a job; `jobworker list` shows them", ctx)
+        return value or older
+
+    command = click.argument("job_id", metavar="ID", type=Utf8(), required=False, callback=choose)(command)
+    # eager, so that it is known when the argument is looked at
+    return click.option("-j", "older_job_id", type=Utf8(), metavar="ID", is_eager=True, hidden=True)(command)
+
+
+class JobExitCommand(click.Command):
+    """A command that exits with its job's code, so that all of its own failures have codes from 124 on.
+
+    That includes a wrong command line, for which `main` asks the command by its class.
+    """
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run it, with the codes of its errors kept apart from those of jobs."""
+        try:
+            return super().invoke(ctx)
+        except CliError as error:
+            ours = error.code if error.code in (NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED) else UNASKED
+            raise CliError(str(error), ours) from None
+        except KeyboardInterrupt:
+            raise CliError("left; the job is not touched by that", UNASKED) from None
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))  # \b: click leaves these lines alone

@@ -1,0 +1,94 @@
+"""Kinds of values that options take."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import click
+
+
+class Duration(click.ParamType[timedelta]):
+    """A duration such as 90s, 1h30m or 250ms."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Read it."""
+        from jobworker.core.units import parse_duration
+
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Moment(click.ParamType[datetime]):
+    """A time such as 2026-01-31T12:00Z, or a duration before now such as 2h."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it; a time without a zone is local."""
+        from jobworker.core.units import parse_duration
+
+        if isinstance(value, datetime):
+            return value
+        text = str(value)
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+        try:
+            return datetime.now(UTC) - parse_duration(text)
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{text!r} is no time; write one such as 2026-01-31T12:00Z, or how long ago, such as 2h", param, ctx
+            )
+
+
+class Assignment(click.ParamType[tuple[str, str]]):
+    """NAME=VALUE."""
+
+    name = "assignment"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Split it at the first equals sign."""
+        name, equals, rest = str(value).partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, rest
+
+
+class Signal(click.ParamType[int]):
+    """A signal's name or number."""
+
+    name = "signal"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        from jobworker.core.errors import InvalidArgumentError
+        from jobworker.core.job import parse_signal
+
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_signal(str(value))
+        except InvalidArgumentError as error:
+            self.fail(error.problem, param, ctx)
+
+
+class Utf8(click.ParamType[str]):
+    """Text; what is not UTF-8 cannot be sent."""
+
+    name = "text"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it."""
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{text!r} is not UTF-8", param, ctx)
+        return text

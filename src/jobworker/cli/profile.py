@@ -1,0 +1,84 @@
+"""`jobworker profile`: name a server and the certificate to use with it, once."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from jobworker.cli import text
+from jobworker.cli.options import client_flags, client_options, examples, output_option
+from jobworker.cli.profiles import Profile, load_profiles, profiles_path, save_profiles
+
+
+@click.group()
+def profile() -> None:
+    """Name a server and your certificate for it, once.
+
+    A profile holds what --server, --ca, --cert and --key say; flags and JOBWORKER_* variables win over it. The first
+    one that you add is used from then on; choose another with `jobworker profile use` or --profile.
+    """
+
+
+@profile.command(
+    epilog=examples(
+        "jobworker profile add build --server build1.example.org:8443 --ca ca.crt --cert alice.crt --key alice.key"
+    )
+)
+@click.argument("name")
+@client_options
+@click.pass_context
+def add(ctx: click.Context, name: str) -> None:
+    """Add a profile."""
+    path = profiles_path(os.environ)
+    flags = client_flags(ctx)
+    files = {key: str(Path(flags[key]).absolute()) for key in ("ca", "cert", "key") if key in flags}
+    profiles = load_profiles(path).with_profile(name, Profile(server=flags.get("server"), **files))
+    save_profiles(path, profiles)
+    for file in files.values():
+        if not Path(file).exists():
+            text.say(f"added, although there is no file {file} yet")
+    text.say(f"added profile {name}" + (", which is used from now on" if profiles.current == name else ""))
+
+
+@profile.command("list", epilog=examples("jobworker profile list", "jobworker profile list --output json"))
+@output_option
+def list_profiles(output: str) -> None:
+    """List the profiles; the one in use is marked with a star."""
+    profiles = load_profiles(profiles_path(os.environ))
+    named = profiles.by_name.items()
+    if output == "json":
+        values = [{"name": name, "current": name == profiles.current, **asdict(one)} for name, one in named]
+        click.echo(json.dumps(values, indent=2))
+        return
+    rows = [("", "NAME", "SERVER", "CERTIFICATE")] + [
+        (
+            "*" if name == profiles.current else "",
+            name,
+            text.printable(one.server or "-"),
+            text.printable(one.cert or "-"),
+        )
+        for name, one in named
+    ]
+    widths = [max(text.width(cell) for cell in cells) for cells in zip(*rows, strict=True)]
+    for line in text.table(rows, widths[:-1]):
+        click.echo(line)
+
+
+@profile.command(epilog=examples("jobworker profile use build"))
+@click.argument("name")
+def use(name: str) -> None:
+    """Use a profile from now on."""
+    path = profiles_path(os.environ)
+    save_profiles(path, load_profiles(path).using(name))
+
+
+@profile.command(epilog=examples("jobworker profile remove build"))
+@click.argument("name")
+def remove(name: str) -> None:
+    """Remove a profile; the files that it names stay."""
+    path = profiles_path(os.environ)
+    save_profiles(path, load_profiles(path).without(name))

@@ -1,0 +1,83 @@
+"""What `start` and `run` say about a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+import click
+
+from jobworker.cli.exits import USAGE, CliError
+from jobworker.cli.params import Assignment, Duration, Utf8
+
+if TYPE_CHECKING:
+    from jobworker.core.spec import JobSpec
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class SpecOptions(TypedDict):
+    """The values of the options."""
+
+    cwd: str
+    env: tuple[tuple[str, str], ...]
+    name: str | None
+    label: tuple[tuple[str, str], ...]
+    timeout: timedelta | None
+    children: str
+
+
+_OPTIONS = (
+    click.option("--cwd", metavar="DIR", default="/", show_default=True, help="Working directory on the server."),
+    click.option(
+        "--env", metavar="NAME=VALUE", type=Assignment(), multiple=True, help="Variable of the environment; repeatable."
+    ),
+    click.option("--name", metavar="TEXT", help="A name for people."),
+    click.option(
+        "--label", metavar="KEY=VALUE", type=Assignment(), multiple=True, help="Label to find it by; repeatable."
+    ),
+    click.option("--timeout", metavar="DURATION", type=Duration(), help="End the job after this time, such as 1h30m."),
+    click.option(
+        "--children",
+        type=click.Choice(["kill", "wait"]),
+        default="kill",
+        show_default=True,
+        help="What to do when the command ends and processes that it started live on.",
+    ),
+)
+
+request_id_option = click.option(
+    "--request-id",
+    metavar="UUID",
+    type=Utf8(),
+    help="The same id starts the same job only once; new for each start by default.",
+)
+
+
+def spec_options(command: Decorated) -> Decorated:
+    """Give a command all options of `SpecOptions`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def job_spec(argv: Sequence[str], options: SpecOptions) -> JobSpec:
+    """The spec that they say. Raises `CliError`."""
+    from jobworker.core.errors import InvalidArgumentError
+    from jobworker.core.spec import ChildPolicy, JobSpec
+
+    if not argv:
+        raise click.UsageError("give the command to run, such as -- ls -l", click.get_current_context())
+    try:
+        return JobSpec(
+            argv=tuple(argv),
+            env=dict(options["env"]),
+            cwd=options["cwd"],
+            name=options["name"],
+            labels=dict(options["label"]),
+            time_limit=options["timeout"],
+            child_policy=ChildPolicy(options["children"].upper()),
+        )
+    except InvalidArgumentError as error:
+        raise CliError(str(error), USAGE) from None

@@ -1,0 +1,102 @@
+"""Text for people: harmless, aligned, coloured on a terminal only, with times as one says them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TextIO
+
+import click
+
+_AGES = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
+_DAYS_UNTIL_WEEKS_DO_NOT_MATTER = 14
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal would obey: what is not printable is written as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def say(text: str) -> None:
+    """Tell a person something in one line on stderr; stdout has the asked-for data and nothing else."""
+    click.echo(f"jobworker: {printable(' '.join(text.split()))}", err=True)
+
+
+def use_colour(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal that wants colour; see https://no-color.org."""
+    return (
+        stream is not None and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
+
+
+def coloured(text: str, colour: str | None) -> str:
+    """The text in a colour, if stdout shows colours."""
+    return click.style(text, fg=colour) if colour and use_colour(sys.stdout) else text
+
+
+def width(text: str) -> int:
+    """The number of columns that a printable text takes on a terminal."""
+    return sum(_columns(char) for char in text)
+
+
+def shortened(text: str, columns: int) -> str:
+    """The text, cut so that it takes at most this many columns."""
+    if width(text) <= columns:
+        return text
+    kept = ""
+    for char in text:
+        if width(kept) + _columns(char) > columns - 1:
+            break
+        kept += char
+    return kept + "…"
+
+
+def table(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterable[str]:
+    """Lines with columns of at least these widths; the last column is as wide as it is."""
+    for row in rows:
+        cells = [cell + " " * (wide - width(click.unstyle(cell))) for cell, wide in zip(row, widths, strict=False)]
+        yield "  ".join((*cells, *row[len(widths) :])).rstrip()
+
+
+def terminal_columns() -> int | None:
+    """How wide the terminal is that shows stdout; `None` if it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def age(duration: timedelta) -> str:
+    """A duration in its largest unit, or the two largest: "45s", "3m", "2h 5m", "1d 4h", "30d"."""
+    seconds = max(0, int(duration.total_seconds()))
+    for index, (size, unit) in enumerate(_AGES[:-1]):
+        count, rest = divmod(seconds, size)
+        if not count:
+            continue
+        smaller, smaller_unit = _AGES[index + 1]
+        if unit == "m" or rest < smaller or (unit == "d" and count >= _DAYS_UNTIL_WEEKS_DO_NOT_MATTER):
+            return f"{count}{unit}"
+        return f"{count}{unit} {rest // smaller}{smaller_unit}"
+    return f"{seconds}s"
+
+
+def when(time: datetime, now: datetime) -> str:
+    """A time as a date, and how long ago that was."""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC ({age(now - time)} ago)"
+
+
+def size(count: int) -> str:
+    """A number of bytes, roughly: "12 B", "3.4 KiB", "1.0 GiB"."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:  # noqa: PLR2004 -- the factor of these units
+            return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

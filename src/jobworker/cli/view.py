@@ -1,0 +1,172 @@
+"""Jobs as people and programs see them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobworker.cli import text
+from jobworker.core.job import Job, signal_name
+from jobworker.core.records import time_text
+from jobworker.core.state import Cause, JobState
+from jobworker.core.units import format_duration
+
+if TYPE_CHECKING:
+    from jobworker.client import ServerInfo
+
+_COLOURS = {
+    JobState.RUNNING: "cyan",
+    JobState.STOPPED: "yellow",
+    JobState.FINISHED: None,
+    JobState.LOST: "red",
+}
+_LABEL_COLUMNS = 9
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """A job for programs. Fields are added here, never renamed or removed; one without a value is null.
+
+    Times are ISO 8601 in UTC, durations are seconds, sizes bytes. The values of the environment are left out: they may
+    be secrets, and this is printed.
+    """
+    end, stop = job.end, job.stop
+    return {
+        "id": job.id,
+        "name": job.spec.name,
+        "state": job.state.value,
+        "cause": end and end.cause.value,
+        "exit_code": end and end.exit_code,
+        "signal": end and end.signal,
+        "signal_name": signal_name(end.signal) if end and end.signal is not None else None,
+        "owner": job.owner,
+        "argv": list(job.spec.argv),
+        "cwd": job.spec.cwd,
+        "env_names": sorted(job.spec.env),
+        "labels": dict(job.spec.labels),
+        "time_limit": job.spec.time_limit and job.spec.time_limit.total_seconds(),
+        "child_policy": job.spec.child_policy.value,
+        "create_time": time_text(job.create_time),
+        "start_time": job.start_time and time_text(job.start_time),
+        "end_time": end and time_text(end.end_time),
+        "stopped_by": stop and stop.requested_by,
+        "stop_time": stop and time_text(stop.request_time),
+        "output_bytes": end.output_bytes if end else job.output_bytes,
+        "output_dropped_bytes": end.output_dropped_bytes if end else 0,
+    }
+
+
+def print_job(job: Job, output: str) -> None:
+    """Print one job: a JSON object, or lines for people."""
+    click.echo(json.dumps(job_json(job), indent=2) if output == "json" else "\n".join(_lines(job)))
+
+
+def print_info(info: ServerInfo, output: str) -> None:
+    """Print what a server is."""
+    values = {
+        "version": info.version,
+        "executor": info.executor,
+        "enforceable_limits": list(info.enforceable_limits),
+        "process_tracking": info.process_tracking,
+        "durability": info.durability,
+        "job_user": info.job_user,
+    }
+    if output == "json":
+        click.echo(json.dumps(values, indent=2))
+        return
+    for name, value in values.items():
+        shown = ", ".join(value) or "none" if isinstance(value, list) else value
+        click.echo(f"{name.replace('_', ' '):<18}  {text.printable(shown)}")
+
+
+def command_line(job: Job) -> str:
+    """What was run, as one would type it, harmless to a terminal."""
+    return text.printable(shlex.join(job.spec.argv))
+
+
+def state_colour(job: Job) -> str | None:
+    """The colour of a job's state; red where it ended badly by itself."""
+    if job.state is JobState.FINISHED:
+        end = job.end
+        return "green" if end and end.cause is Cause.EXITED and end.exit_code == 0 else "red"
+    return _COLOURS[job.state]
+
+
+def ending(job: Job) -> str:  # noqa: PLR0911 -- one for each cause
+    """Why a job ended, in a few words: "exit 3", "signal SIGKILL", "stopped by alice"; empty while it runs."""
+    end = job.end
+    if end is None:
+        return "being stopped" if job.stop else ""
+    how = f"exit {end.exit_code}" if end.signal is None else f"signal {signal_name(end.signal)}"
+    match end.cause:
+        case Cause.EXITED | Cause.SIGNALED:
+            return how
+        case Cause.STOPPED:
+            return f"stopped by {text.printable(job.stop.requested_by)}" if job.stop else "stopped"
+        case Cause.TIMED_OUT:
+            limit = job.spec.time_limit
+            return f"time limit of {format_duration(limit)}" if limit else "time limit"
+        case Cause.OOM_KILLED:
+            return "out of memory"
+        case Cause.OUTPUT_LIMIT:
+            return "output limit"
+        case Cause.LOST:
+            return "end not recorded"
+
+
+def explanation(job: Job) -> str | None:
+    """A sentence about an end that its exit code does not say; `None` where the code says it all."""
+    end = job.end
+    if end is None:
+        return None
+    dropped = f"; {end.output_dropped_bytes} bytes of output could not be kept" if end.output_dropped_bytes else ""
+    match end.cause:
+        case Cause.EXITED if not dropped:
+            return None
+        case Cause.EXITED:
+            how = f"exited with {end.exit_code}"
+        case Cause.SIGNALED:
+            how = f"was ended by {ending(job)}"
+        case Cause.STOPPED:
+            how = f"was {ending(job)}"
+        case Cause.TIMED_OUT | Cause.OUTPUT_LIMIT:
+            how = f"reached its {ending(job)} and was ended"
+        case Cause.OOM_KILLED:
+            how = "ran out of memory and was killed"
+        case Cause.LOST:
+            how = "is lost: its supervisor or its machine died before an end was recorded"
+    return f"job {job.id} {how}{dropped}"
+
+
+def _lines(job: Job) -> Iterator[str]:
+    now = datetime.now(UTC)
+    for label, value in _rows(job, now):
+        yield f"{label:<{_LABEL_COLUMNS}}  {value}"
+
+
+def _rows(job: Job, now: datetime) -> Iterator[tuple[str, str]]:
+    end, how = job.end, ending(job)
+    yield "id", job.id
+    if job.spec.name:
+        yield "name", text.printable(job.spec.name)
+    yield "state", text.coloured(job.state.value, state_colour(job)) + (f" ({how})" if how else "")
+    yield "command", command_line(job)
+    yield "directory", text.printable(job.spec.cwd)
+    yield "owner", text.printable(job.owner)
+    if job.spec.labels:
+        yield "labels", " ".join(f"{key}={text.printable(value)}" for key, value in job.spec.labels.items())
+    if job.spec.time_limit is not None:
+        yield "limit", format_duration(job.spec.time_limit)
+    yield "started", text.when(job.start_time or job.create_time, now)
+    if end is not None:
+        yield "ended", text.when(end.end_time, now)
+        if job.start_time is not None:
+            yield "ran for", text.age(end.end_time - job.start_time)
+    dropped = (
+        f", and {end.output_dropped_bytes} bytes that could not be kept" if end and end.output_dropped_bytes else ""
+    )
+    yield "output", text.size(end.output_bytes if end else job.output_bytes) + dropped
