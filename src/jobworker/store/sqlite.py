@@ -132,7 +132,9 @@ def _add(connection: sqlite3.Connection, job: Job) -> None:
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE and job.request_id is not None:
             raise RequestIdReusedError(job.request_id) from None
-        raise StoreError(f"job {job.id} is in the job database already") from error
+        if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+            raise StoreError(f"job {job.id} is in the job database already") from error
+        raise
 
 
 def _change(connection: sqlite3.Connection, text: str, parameters: Mapping[str, str | int | None]) -> None:

@@ -146,6 +146,23 @@ async def test_an_id_is_used_once(store: SqliteStore) -> None:
     assert await store.find_request("bob", "r-1") is None
 
 
+async def test_an_add_that_fails_half_way_leaves_nothing(store: SqliteStore, path: Path) -> None:
+    """Where a label cannot be kept, the job is not there either, and can be added again later."""
+    job = started(accepted_job(request_id="r-1", labels={"team": "physics", "refused": "yes"}))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON job_labels WHEN new.key = 'refused' "
+            "BEGIN SELECT RAISE(ABORT, 'no such label today'); END"
+        )
+        with pytest.raises(StoreError, match="no such label today"):
+            await store.add(job)
+        assert await store.get(job.id) is None
+        assert (await store.page(JobFilter(labels={"team": "physics"}), size=9)).jobs == ()
+        other.execute("DROP TRIGGER refuse")
+    await store.add(job)
+    assert (await store.page(JobFilter(labels=job.spec.labels), size=9)).jobs == (job,)
+
+
 async def test_a_removed_job_leaves_nothing(store: SqliteStore) -> None:
     """It is found by no way of looking, its request id is free again, and removing it twice is no error."""
     job = started(accepted_job(request_id="r-1", labels={"team": "physics"}))
@@ -237,7 +254,7 @@ async def test_a_closed_store_says_so(path: Path) -> None:
     await store.close()
     await adding
     await store.close()
-    with pytest.raises(StoreError, match="closed"):
+    with pytest.raises(StoreError, match="the job database is closed"):
         await store.get(job.id)
     async with await SqliteStore.open(path) as again:
         assert await again.get(job.id) == job

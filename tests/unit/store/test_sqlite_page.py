@@ -197,6 +197,7 @@ async def test_what_is_no_token_is_refused(store: SqliteStore) -> None:
         "!",
         "AAAA",
         token[:-40],
+        f"{token[:9]}!!!!{token[9:]}",
         "\u00e4" + token,
         "\udcff",
         token.swapcase(),
