@@ -98,6 +98,8 @@ class Gate(grpc.aio.ServerInterceptor):
                 call = Call(principal=principal, permission=access.permission)
                 current_call.set(call)
                 async with self._held.hold(principal.name) if access.held else nullcontext():
+                    if access.held:  # the caller learns that it was let in, however long there is nothing to say
+                        await context.send_initial_metadata(())
                     return await work()
             except asyncio.CancelledError:
                 if task.cancelling():
