@@ -153,8 +153,13 @@ def main() -> int:
     return 0
 
 
+def end(_number: int, _frame: object) -> None:
+    """Clean up, as after Ctrl-C."""
+    sys.exit(143)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, end)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
