@@ -40,7 +40,7 @@ class SqliteStore:
         """Open the database, made or migrated as needed; its folder must exist.
 
         Raises `StoreError`, whose text says what to do, for a file that is damaged, from a newer release or another
-        program, or that cannot be written. The file is left as it was.
+        program, or that cannot be written. A file that is refused for what it holds is left as it was.
         """
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job-store")
         opening = thread.submit(open_database, path, durability)
@@ -69,9 +69,8 @@ class SqliteStore:
 
     async def remove(self, job_id: str) -> None:
         """Forget a job and its request id."""
-        await self._run(
-            _change, "DELETE FROM jobs WHERE id = :id", {"id": job_id}
-        )  # the labels go by their foreign key
+        # The labels go by their foreign key
+        await self._run(_change, "DELETE FROM jobs WHERE id = :id", {"id": job_id})
 
     async def get(self, job_id: str) -> Job | None:
         """One job."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -258,6 +259,24 @@ async def test_a_closed_store_says_so(path: Path) -> None:
         await store.get(job.id)
     async with await SqliteStore.open(path) as again:
         assert await again.get(job.id) == job
+
+
+async def test_an_opening_that_is_given_up_leaves_nothing_open(path: Path) -> None:
+    """The connection that is there all the same, once its thread gets that far, is closed in that thread."""
+    async with await SqliteStore.open(path):
+        pass
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        opening = asyncio.create_task(SqliteStore.open(path))
+        await asyncio.sleep(0)  # so that it has begun
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        other.execute("ROLLBACK")
+    for thread in threading.enumerate():
+        if thread.name.startswith("job-store"):
+            thread.join()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 async def test_the_file_is_for_its_owner_alone(path: Path) -> None:
