@@ -117,7 +117,7 @@ def read_only(folder: Path) -> Findings:
     mount(folder)
     path = folder / "jobs.db"
     asyncio.run(add_one(path))
-    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
     return {"refusal": asyncio.run(refusal(path))}
 
 
