@@ -10,6 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from jobworker.linux import kernel_file
+
 _DELEGATED = ("trusted.delegate", "user.delegate")  # set by systemd on a subtree that it leaves to a service
 
 
@@ -33,27 +35,26 @@ class Cgroup:
 
     def add(self, pid: int) -> None:
         """Move a process (0: the calling one) into the group. Slower than being born there."""
-        self._write("cgroup.procs", str(pid))
+        kernel_file.write(f"{self.path}/cgroup.procs", str(pid))
 
     def kill(self) -> None:
         """Kill all processes of the group and of the groups below it, also those that are being forked or frozen."""
-        self._write("cgroup.kill", "1")
+        kernel_file.write(f"{self.path}/cgroup.kill", "1")
 
     def processes(self) -> list[int]:
         """Pids of the processes of the group and of the groups below it; a group that is gone has none."""
         found: list[int] = []
         for directory, _, _ in os.walk(self.path):
             # FileNotFoundError, or ENODEV: removed between the walk and the read
-            with suppress(OSError), open(f"{directory}/cgroup.procs", encoding="ascii") as file:
-                found += map(int, file.read().split())
+            with suppress(OSError):
+                found += map(int, kernel_file.read(f"{directory}/cgroup.procs").split())
         return found
 
     @property
     def populated(self) -> bool:
         """Whether a living process is in the group or below it; a group that is gone is not populated."""
         try:
-            with open(f"{self.path}/cgroup.events", encoding="ascii") as file:
-                return "populated 1" in file.read()
+            return b"populated 1" in kernel_file.read(f"{self.path}/cgroup.events")
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -73,17 +74,6 @@ class Cgroup:
                     return False
                 raise
         return True
-
-    def _write(self, name: str, value: str) -> None:
-        path = f"{self.path}/{name}"
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, value.encode())
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise OSError(error.errno, f"cannot write {value!r}: {error.strerror}", path) from None
 
 
 def place_for_jobs() -> Path | None:

@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from typing import NamedTuple
 
+from jobworker.linux import kernel_file
+
 
 class ProcessId(NamedTuple):
     """A process beyond the reuse of its pid: `start_ticks` is its start in clock ticks since boot."""
@@ -17,8 +19,7 @@ class ProcessId(NamedTuple):
 
 def boot_id() -> str:
     """The id that the kernel drew at this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    return kernel_file.read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def identify(pid: int) -> ProcessId:
@@ -67,8 +68,8 @@ def with_environment(entry: bytes) -> list[int]:
     found: list[int] = []
     for pid in pids():
         # OSError: it is gone, or it is not ours to look at
-        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if entry in file.read().split(b"\0"):
+        with suppress(OSError):
+            if entry in kernel_file.read(f"/proc/{pid}/environ").split(b"\0"):
                 found.append(pid)
     return found
 
@@ -85,7 +86,6 @@ _DEAD = (b"Z", b"X")
 
 def _stat(pid: int) -> list[bytes]:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
+        return kernel_file.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except FileNotFoundError:
         raise ProcessLookupError(f"no process {pid}") from None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from jobworker.linux import syscalls
+from jobworker.linux import kernel_file, syscalls
 
 
 class Identity(NamedTuple):
@@ -52,5 +52,4 @@ def give_up_privileges(identity: Identity) -> None:
 
 def set_oom_score(adjustment: int) -> None:
     """Tell the kernel how willing to be to kill this process when memory runs out: -1000 never, 1000 first."""
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(str(adjustment))
+    kernel_file.write("/proc/self/oom_score_adj", str(adjustment))

@@ -63,8 +63,10 @@ class JobDir:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         except FileNotFoundError:
             return None
-        with open(fd, "rb") as file:
-            record = json.loads(file.read())
+        try:
+            record = json.loads(os.read(fd, os.fstat(fd).st_size))  # whole: a regular file that nobody changes
+        finally:
+            os.close(fd)
         if not isinstance(record, dict):
             raise ValueError(f"{name} holds no record")
         return cast("Record", record)
