@@ -82,7 +82,8 @@ async def _settle(
             RequestIdReusedError
         ):  # the index has been made anew, and a retry came between: the job counts, not the id
             await store.add(replace(job, request_id=None))
-    await store.update(job)
+    else:
+        await store.update(job)
     if execution is None:
         report.ended.append(job.id)
     else:
