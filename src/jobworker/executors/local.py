@@ -10,7 +10,7 @@ import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobworker.core.errors import CommandNotStartedError
@@ -35,6 +35,7 @@ HELLO_PATIENCE = 5.0
 # The kernel closes the descriptors of a process that has ended one by one, the control socket before the lock or after.
 LOCK_PATIENCE = 5.0
 LOCK_INTERVAL = 0.005
+START_ATTEMPTS = 3  # the spawner may be killed while it has the request; more often than that it is no accident
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,17 +97,9 @@ class LocalExecutor:
     async def start(self, job: Job) -> LocalExecution:
         """Run a job. Raises `CommandNotStartedError`, after which nothing of it is left; so does a cancellation."""
         try:
-            with await asyncio.to_thread(self._prepare, job) as directory:
-                supervision = await self._supervise("supervise", directory)
-                try:
-                    started = await supervision.started
-                except ConnectionError:
-                    if directory.output_size() is not None:
-                        raise
-                    # The spawner has died before it had forked: the job has not been touched, so try again.
-                    supervision = await self._supervise("supervise", directory)
-                    started = await supervision.started
-        except (ConnectionError, OSError) as error:
+            with await self._prepared(job) as directory:
+                return await self._start(job, directory)
+        except OSError as error:
             await self.remove(job.id)
             raise CommandNotStartedError(
                 errno=error.errno or errno.EIO, stage="supervise", subject=job.spec.argv[0]
@@ -114,7 +107,24 @@ class LocalExecutor:
         except BaseException:
             await self.remove(job.id)
             raise
-        return LocalExecution(self, job.id, supervision, started)
+
+    async def _start(self, job: Job, directory: JobDir) -> LocalExecution:
+        for _ in range(START_ATTEMPTS):
+            supervision = await self._supervise("supervise", directory)
+            try:
+                started = await supervision.started
+            except ConnectionError:
+                if directory.output_size() is not None:
+                    # The supervisor has died, and the program may have been executed. That is a job that is lost: as a
+                    # start that failed it would be repeated.
+                    return LocalExecution(self, job.id, supervision, job.create_time)
+                # The spawner has died before it had forked: the job has not been touched, so try again.
+            except asyncio.CancelledError:
+                await _end(supervision, job)
+                raise
+            else:
+                return LocalExecution(self, job.id, supervision, started)
+        raise ConnectionError(errno.EIO, "no supervisor could be started; the spawner's log says why")
 
     async def known_ids(self) -> set[str]:
         """Ids of all jobs that have a directory."""
@@ -129,6 +139,8 @@ class LocalExecutor:
         with directory:
             spec = directory.read(jobdir.SPEC)
             ended = directory.read(jobdir.EXIT)
+            if spec is None and directory.output_size() is not None:
+                raise ValueError(f"there is output, but no {jobdir.SPEC}")
             if spec is not None and ended is not None:
                 return _with_end(_with_start(job_from(spec["job"]), directory), ended), None
             job = None if spec is None else _with_start(job_from(spec["job"]), directory)
@@ -158,10 +170,14 @@ class LocalExecutor:
     async def read_outcome(self, job_id: str) -> Outcome:
         """The recorded end of a job whose supervisor is done; if that one has died, the end that is then recorded."""
         with JobDir.open(self._path(job_id)) as directory:
-            while (record := directory.read(jobdir.EXIT)) is None:
+            record = directory.read(jobdir.EXIT)
+            if record is None:
                 burial = await self._supervise("bury", directory)
                 await burial.over
                 burial.close()
+                record = directory.read(jobdir.EXIT)
+            if record is None:
+                raise OSError(errno.EIO, "the end of the job could not be recorded; the spawner's log says why")
         stop = record["stop"]
         return Outcome(end=end_from(record["end"]), stop=None if stop is None else stop_from(stop))
 
@@ -169,6 +185,15 @@ class LocalExecutor:
 
     def _path(self, job_id: str) -> Path:
         return self._jobs / job_id
+
+    async def _prepared(self, job: Job) -> JobDir:
+        preparation = asyncio.ensure_future(asyncio.to_thread(self._prepare, job))
+        try:
+            return await asyncio.shield(preparation)
+        except asyncio.CancelledError:  # a thread cannot be cancelled: what it makes has to be there to be removed
+            with suppress(OSError):
+                (await preparation).close()
+            raise
 
     def _prepare(self, job: Job) -> JobDir:
         directory = JobDir.create(self._path(job.id))
@@ -298,6 +323,15 @@ def _with_start(job: Job, directory: JobDir) -> Job:
 def _with_end(job: Job, record: Record) -> Job:
     end, stop = end_from(record["end"]), record["stop"]
     return replace(job, end=end, stop=None if stop is None else stop_from(stop), output_bytes=end.output_bytes)
+
+
+async def _end(supervision: Supervision, job: Job) -> None:
+    """Kill a job that nobody wants any more, and wait for that."""
+    await supervision.request_stop(
+        StopRequest(requested_by=job.owner, request_time=datetime.now(UTC), grace=timedelta(0))
+    )
+    await supervision.over
+    supervision.close()
 
 
 def _known_start(job: Job) -> datetime:

@@ -19,6 +19,7 @@ from jobworker.runtime.spawner import REQUESTS
 # of the package comes last in the path, so that nothing beside it can stand in for the standard library.
 _FLAGS = ("-I", "-S", "-X", "utf8")
 _CODE = "import sys; sys.path.append(sys.argv[1]); from jobworker.runtime.spawner import main; main()"
+_CLOSE_PATIENCE = 5.0  # seconds; it does nothing but exit, unless the machine is very busy
 
 
 class Spawner:
@@ -28,6 +29,8 @@ class Spawner:
         self._log = log
         self._socket: socket.socket | None = None
         self._pidfd = -1
+        self._turn = asyncio.Lock()  # a socket has room for one who waits until it can be written
+        self._room: asyncio.Future[None] | None = None
         self.pid = 0  # 0 while there is none
 
     def start(self) -> socket.socket:
@@ -56,16 +59,17 @@ class Spawner:
     async def request(self, operation: str, fds: Sequence[int]) -> None:
         """Hand over a request with its descriptors, to a new process if the old one has died."""
         packet = protocol.encode({"op": operation})
-        while True:
-            requests = self._socket or self.start()
-            try:
-                socket.send_fds(requests, [packet], fds)
-            except BlockingIOError:
-                await _writable(requests)
-            except (BrokenPipeError, ConnectionResetError):
-                self._reap()
-            else:
-                return
+        async with self._turn:
+            while True:
+                requests = self._socket or self.start()
+                try:
+                    socket.send_fds(requests, [packet], fds)
+                except BlockingIOError:
+                    await self._wait_for_room(requests)
+                except (BrokenPipeError, ConnectionResetError):
+                    self._reap()
+                else:
+                    return
 
     async def close(self) -> None:
         """Let the process end; supervisors live on."""
@@ -86,22 +90,28 @@ class Spawner:
         """Take the exit status of a process that has ended, or is about to, and forget it."""
         if self._socket is None:
             return
-        asyncio.get_running_loop().remove_reader(self._pidfd)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._pidfd)
+        if self._socket.fileno() >= 0:
+            loop.remove_writer(self._socket)
         os.close(self._pidfd)
         os.waitpid(self.pid, 0)
         self._socket.close()
         self._socket = None
         self.pid = 0
+        self._let_go_on()
 
+    async def _wait_for_room(self, requests: socket.socket) -> None:
+        """Wait until a request can be sent, or until the process has ended."""
+        loop = asyncio.get_running_loop()
+        self._room = loop.create_future()
+        loop.add_writer(requests, self._let_go_on)
+        try:
+            await self._room
+        finally:
+            if requests.fileno() >= 0:
+                loop.remove_writer(requests)
 
-_CLOSE_PATIENCE = 5.0  # seconds; it does nothing but exit, unless the machine is very busy
-
-
-async def _writable(connection: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_writer(connection, lambda: ready.done() or ready.set_result(None))
-    try:
-        await ready
-    finally:
-        loop.remove_writer(connection)
+    def _let_go_on(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)

@@ -23,15 +23,12 @@ class Control:
         listener.setblocking(False)
         poller.register(listener, select.POLLIN)
 
-    def handle(self, fd: int) -> bool:
-        """Serve a descriptor that polled ready; `False` if it is none of the control socket's."""
+    def handle(self, fd: int) -> None:
+        """Serve a descriptor that polled ready; one that has been dropped since is no error."""
         if fd == self._listener.fileno():
             self._accept()
         elif fd in self._connections:
             self._receive(self._connections[fd])
-        else:
-            return False
-        return True
 
     def tell(self, event: str, **details: object) -> None:
         """Tell an event to every daemon that is connected, and to each one that will connect."""
@@ -67,8 +64,13 @@ class Control:
         if not packet:
             self._drop(connection)
             return
-        request = protocol.decode(packet)
-        self._send(connection, {"reply": request["n"], "ok": self._on_request(request)})
+        try:
+            request = protocol.decode(packet)
+            reply = {"reply": request["n"], "ok": self._on_request(request)}
+        except Exception:  # noqa: BLE001 - whatever is wrong with a request: a job must not be lost for it
+            self._drop(connection)
+            return
+        self._send(connection, reply)
 
     def _send(self, connection: socket.socket, message: Message) -> None:
         if connection.fileno() not in self._connections:  # dropped by an earlier message

@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -16,6 +17,8 @@ from jobworker.linux.cgroup import Cgroup
 # Where clone3 cannot do it (an old kernel, a seccomp filter, an emulator), the child moves itself. Any other error is a
 # real fault, such as EBUSY for a group that may hold no processes.
 _NO_CLONE_INTO_CGROUP = frozenset({errno.ENOSYS, errno.EINVAL, errno.E2BIG, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
+
+_UMASK = 0o022  # as everywhere; the supervisor's own is for what only we may read
 
 _STAGES = ("cgroup", "session", "setuid", "chdir", "exec")
 _FAILURE = struct.Struct("=ii")  # errno, position in _STAGES
@@ -64,7 +67,9 @@ def launch(program: Program, *, output: int, cgroup: Cgroup | None) -> int:
                 os.setsid()
                 for target, source in enumerate((null, output, output)):
                     os.dup2(source, target)
-                sandbox.set_oom_score(0)
+                os.umask(_UMASK)
+                with suppress(PermissionError):  # it is above 0, and only root may lower it: not the supervisor's then
+                    sandbox.set_oom_score(0)
                 stage = 2
                 sandbox.give_up_privileges(program.identity)
                 syscalls.set_parent_death_signal(signal.SIGKILL)

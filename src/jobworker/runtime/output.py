@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
+import termios
 from contextlib import suppress
 
 _PIPE_BYTES = 1024 * 1024  # the most that the kernel grants without privileges; a burst of it does not block the job
@@ -44,8 +46,11 @@ class OutputPump:
         return not self.ended
 
     def drain(self) -> None:
-        """Move all that is in the pipe now. Somebody outside the job may still hold the write end: not waited for."""
-        while self.pump():
+        """Move all that is in the pipe now. Somebody outside the job may hold the write end still, and write on."""
+        queued = bytearray(4)
+        fcntl.ioctl(self.read_end, termios.FIONREAD, queued)
+        end = self.size + self.dropped + int.from_bytes(queued, sys.byteorder)
+        while self.size + self.dropped < end and self.pump():
             pass
 
     def _keep(self) -> int:

@@ -47,7 +47,12 @@ def main() -> None:
         for fd in fds:  # a job would have them otherwise; recv_fds ignores MSG_CMSG_CLOEXEC up to Python 3.12
             os.set_inheritable(fd, False)
         task, name = TASKS[protocol.decode(packet)["op"]]
-        if os.fork() == 0:
+        try:
+            child = os.fork()
+        except OSError:  # no more processes for now; that the descriptors are closed tells who has asked
+            traceback.print_exc()
+            child = -1
+        if child == 0:
             requests.close()
             _become(task, name, fds)
         for fd in fds:

@@ -32,6 +32,8 @@ from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
 OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and frees less than a megabyte
 KILL_INTERVAL = 0.02  # seconds; without a cgroup, processes may be born while their parents are being killed
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
+MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
+MAX_SUBJECT_CHARS = 1000  # of a program that could not be started: the message has to fit into a packet
 CGROUP_PATIENCE = 5.0  # seconds that an empty cgroup may refuse to go, as the kernel lets go of it lazily
 
 
@@ -123,7 +125,7 @@ class Supervisor:
             self._directory.delete_output()
         stage = error.stage if isinstance(error, LaunchError) else "prepare"
         subject = self._spec.cwd if stage == "chdir" else self._spec.argv[0]
-        self._control.tell("failed", errno=error.errno or errno.EIO, stage=stage, subject=subject)
+        self._control.tell("failed", errno=error.errno or errno.EIO, stage=stage, subject=subject[:MAX_SUBJECT_CHARS])
 
     # Watch
 
@@ -154,15 +156,17 @@ class Supervisor:
             elif fd == self._wakeup:
                 with suppress(BlockingIOError):
                     os.read(fd, 4096)
-            elif not self._control.handle(fd):
-                os.pread(fd, 4096, 0)  # cgroup.events: reading it takes the event back
+            elif fd == self._cgroup_events:
+                os.pread(fd, 4096, 0)  # reading it takes the event back
+            else:
+                self._control.handle(fd)
 
     def _timeout(self) -> float | None:
         """Milliseconds until the next deadline; `None` if there is none."""
         if self._killing:
             return KILL_INTERVAL * 1000
-        deadlines = [self._kill_at] if self._kill_at is not None else [self._time_limit_at]
-        return min((max(0.0, at - time.monotonic()) * 1000 + 1 for at in deadlines if at is not None), default=None)
+        at = self._time_limit_at if self._kill_at is None else self._kill_at
+        return None if at is None else min(max(0.0, at - time.monotonic()), MAX_POLL) * 1000 + 1
 
     def _reap(self) -> None:
         """Take the exit statuses of the first process and of the orphans of the job."""
@@ -184,8 +188,7 @@ class Supervisor:
             case "stop":
                 self._handle_stop(stop_from(request["stop"]))
             case "signal":
-                with suppress(ProcessLookupError):  # nobody of the group is left, but children in other groups are
-                    os.killpg(self._leader, request["signal"])
+                self._signal_group(request["signal"])
             case _:
                 raise ValueError(f"unknown request {request['op']!r}")
         return True
@@ -204,6 +207,12 @@ class Supervisor:
             self._begin_end(Cause.STOPPED, stop.signal, stop.grace)
         else:  # it is ending: a second request can only hurry it
             self._hurry(stop.grace)
+
+    def _signal_group(self, number: int) -> None:
+        if self._leader_code is None:
+            os.killpg(self._leader, number)
+        else:  # its pid may be somebody else's by now, unless its group lives on
+            self._tree.signal(number, group=self._leader)
 
     def _begin_end(self, cause: Cause, number: int, grace: timedelta) -> None:
         self._cause = cause

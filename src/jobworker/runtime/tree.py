@@ -16,8 +16,8 @@ class Tree(Protocol):
 
     cgroup: Cgroup | None
 
-    def signal(self, number: int) -> None:
-        """Send a signal to every process."""
+    def signal(self, number: int, *, group: int | None = None) -> None:
+        """Send a signal to every process, or to those of one process group."""
         ...
 
     def kill(self) -> None:
@@ -37,9 +37,9 @@ class CgroupTree:
         self.cgroup: Cgroup | None = cgroup
         self._group = cgroup
 
-    def signal(self, number: int) -> None:
-        """Send a signal to every process."""
-        _send(self._group.processes(), number)
+    def signal(self, number: int, *, group: int | None = None) -> None:
+        """Send a signal to every process, or to those of one process group."""
+        _send(self._group.processes(), number, group)
 
     def kill(self) -> None:
         """Kill every process, at once."""
@@ -57,9 +57,9 @@ class DescendantTree:
     def __init__(self) -> None:
         self.cgroup: Cgroup | None = None
 
-    def signal(self, number: int) -> None:
-        """Send a signal to every process."""
-        _send(process.descendants(os.getpid()), number)
+    def signal(self, number: int, *, group: int | None = None) -> None:
+        """Send a signal to every process, or to those of one process group."""
+        _send(process.descendants(os.getpid()), number, group)
 
     def kill(self) -> None:
         """Kill every process that is there at a look; one that is being forked survives it, so repeat."""
@@ -75,9 +75,10 @@ class DescendantTree:
         return False
 
 
-def _send(pids: list[int], number: int) -> None:
+def _send(pids: list[int], number: int, group: int | None = None) -> None:
     for pid in pids:
         # ProcessLookupError: it has just ended. Pids are handed out in turn, so one cannot be somebody else's within
         # the microseconds since it was looked up.
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+            if group is None or os.getpgid(pid) == group:
+                os.kill(pid, number)

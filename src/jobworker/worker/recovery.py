@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from jobworker.core.errors import RequestIdReusedError
+from jobworker.core.errors import JobworkerError, RequestIdReusedError
 from jobworker.core.job import Job
 from jobworker.executors.base import Execution, Executor
 from jobworker.store.base import JobStore
@@ -61,7 +61,7 @@ async def _recover_one(  # noqa: PLR0913, PLR0917 - the step of a loop, with wha
     async with slots:
         try:
             found = await executor.recover(job_id)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (JobworkerError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
             report.unreadable[job_id] = f"{type(error).__name__}: {error}"
             return
         if found is None:
@@ -78,9 +78,8 @@ async def _settle(
     if await store.get(job.id) is None:
         try:
             await store.add(job)
-        except (
-            RequestIdReusedError
-        ):  # the index has been made anew, and a retry came between: the job counts, not the id
+        except RequestIdReusedError:
+            # The index has been made anew, and a retry came between: the job counts, not the id.
             await store.add(replace(job, request_id=None))
     else:
         await store.update(job)

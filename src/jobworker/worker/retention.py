@@ -26,18 +26,18 @@ class Retention:
 
 async def expired(store: JobStore, retention: Retention, now: datetime) -> AsyncIterator[str]:
     """Ids of the ended jobs that are to go, by a walk over all ended jobs, newest first."""
-    kept_bytes = 0
+    newer_bytes = 0
     token: str | None = None
     while True:
         page = await store.page(_ENDED, size=MAX_PAGE_SIZE, token=token)
         for job in page.jobs:
             if job.end is None:
                 continue  # not with this filter; the type does not say so
-            kept_bytes += job.end.output_bytes
-            too_old = retention.age is not None and job.end.end_time < now - retention.age
-            too_much = retention.total_bytes is not None and kept_bytes > retention.total_bytes
-            if too_old or too_much:
-                kept_bytes -= job.end.output_bytes
+            if retention.age is not None and job.end.end_time < now - retention.age:
+                yield job.id
+                continue
+            newer_bytes += job.end.output_bytes  # of this one and of all newer ones, whether they have to go or not
+            if retention.total_bytes is not None and newer_bytes > retention.total_bytes:
                 yield job.id
         token = page.next_page_token
         if token is None:

@@ -36,7 +36,7 @@ from jobworker.worker.retention import Retention
 
 CHUNK_BYTES = 1024 * 1024  # large enough to be fast over TLS, small enough to hold one for each follower
 RETENTION_INTERVAL = 3600.0  # seconds
-OUTCOME_RETRY = 1.0  # seconds
+RETRY = 1.0  # seconds between tries of what a full disk or too many open files have kept from being done
 STOP_ALL_GRACE = timedelta(seconds=10)
 
 __all__ = ["Chunk", "RecoveryReport", "Worker", "WorkerInfo"]
@@ -89,14 +89,15 @@ class Worker:
         self._starting: dict[tuple[str, str], asyncio.Future[Job]] = {}
         self._tasks = asyncio.TaskGroup()
         self._background: set[asyncio.Task[None]] = set()
+        self._starts: set[asyncio.Future[Job]] = set()
         self.recovery = RecoveryReport()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         try:
             self.recovery = await recover(self._executor, self._store, self._adopt)
-        except BaseException as error:
-            await self._leave(type(error), error, error.__traceback__)
+        except BaseException:
+            await self._leave()
             raise
         self._in_background(self._retain())
         return self
@@ -106,7 +107,7 @@ class Worker:
     ) -> None:
         if self._stop_jobs_on_exit:
             await self._stop_all()
-        await self._leave(kind, error, traceback)
+        await self._leave()
 
     @property
     def info(self) -> WorkerInfo:
@@ -217,7 +218,7 @@ class Worker:
             size = output.size() if job.end is None else job.end.output_bytes
             if not 0 <= offset <= size:
                 raise OffsetOutOfRangeError(job_id, offset=offset, first=0, end=size)
-            async for chunk in _chunks(output, offset, live if follow else None):
+            async for chunk in _chunks(output, offset, size, live if follow else None):
                 yield chunk
         finally:
             if live is not None:
@@ -237,7 +238,13 @@ class Worker:
     # Start
 
     async def _start_once(self, spec: JobSpec, owner: str, request_id: str) -> Job:
-        return await self._store.find_request(owner, request_id) or await self._start(spec, owner, request_id)
+        found = await self._store.find_request(owner, request_id)
+        if found is None:
+            return await self._start(spec, owner, request_id)
+        if found.start_time is None:  # that start failed, and so did forgetting it
+            await self._store.remove(found.id)
+            return await self._start(spec, owner, request_id)
+        return found
 
     async def _start(self, spec: JobSpec, owner: str, request_id: str | None) -> Job:
         with self._running.admit(owner):
@@ -249,7 +256,8 @@ class Worker:
             try:
                 execution = await self._executor.start(job)
             except BaseException:
-                await self._store.remove(job.id)
+                with suppress(StoreError):  # it does not show, and is forgotten at the next start
+                    await self._store.remove(job.id)
                 raise
             job = replace(job, start_time=execution.start_time)
             live = self._live[job.id] = LiveJob(job, execution)
@@ -285,18 +293,23 @@ class Worker:
             try:
                 outcome = await live.execution.outcome()
                 break
-            except OSError:  # out of descriptors, most likely: the record can wait for better times
-                await asyncio.sleep(OUTCOME_RETRY)
+            except (OSError, ValueError, LookupError):  # out of descriptors, most likely: it can wait for better times
+                await asyncio.sleep(RETRY)
         job = live.with_outcome(outcome)
-        remembered = True
+        remembered = await self._remember(job)
+        live.end(job)
+        self._running.release(job.owner)
+        while not remembered:  # its directory has the end, so it can be told; the lists want it, too
+            await asyncio.sleep(RETRY)
+            remembered = await self._remember(job)
+        self._live.pop(job.id, None)
+
+    async def _remember(self, job: Job) -> bool:
         try:
             await self._store.update(job)
-        except StoreError:  # its directory has the end, and the next start of a worker reads it there
-            remembered = False
-        live.end(job)
-        if remembered:
-            self._live.pop(job.id, None)
-        self._running.release(job.owner)
+        except StoreError:
+            return False
+        return True
 
     def _as_it_is(self, job: Job) -> Job:
         """A job from the store or from memory, with what changes while it runs."""
@@ -308,7 +321,7 @@ class Worker:
 
     async def _retain(self) -> None:
         while True:
-            with suppress(StoreError):  # nothing is lost by trying again later
+            with suppress(StoreError, OSError):  # nothing is lost by trying again later
                 async for job_id in retention_.expired(self._store, self._retention, datetime.now(UTC)):
                     await self._executor.remove(job_id)
                     await self._store.remove(job_id)
@@ -331,6 +344,8 @@ class Worker:
                 result.set_exception(error)
 
         self._tasks.create_task(run())
+        self._starts.add(result)
+        result.add_done_callback(self._starts.discard)
         return result
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -339,6 +354,8 @@ class Worker:
         task.add_done_callback(self._background.discard)
 
     async def _stop_all(self) -> None:
+        if self._starts:
+            await asyncio.wait(self._starts)  # these run in a moment, too
         stop = StopRequest(
             requested_by="jobworker (stop on exit)", request_time=datetime.now(UTC), grace=STOP_ALL_GRACE
         )
@@ -347,23 +364,22 @@ class Worker:
                 group.create_task(live.execution.request_stop(stop))
                 group.create_task(live.ended.wait())
 
-    async def _leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def _leave(self) -> None:
         """Let starts that are under way come to their end, and let go of the jobs."""
         for task in self._background:
             task.cancel()
-        await self._tasks.__aexit__(kind, error, traceback)
+        # Not with the error, which would make the group cancel the starts.
+        await self._tasks.__aexit__(None, None, None)
         for live in self._live.values():
             await live.execution.close()
 
 
-async def _chunks(output: Output, offset: int, live: LiveJob | None) -> AsyncIterator[Chunk]:
-    """The output from an offset on, until the job of `live` has ended; without one until the end for now."""
+async def _chunks(output: Output, offset: int, size: int, live: LiveJob | None) -> AsyncIterator[Chunk]:
+    """The output from an offset on, until the job of `live` has ended; without one, up to `size`."""
     while True:
         # Asked before the read: what is read after the end is all there will ever be.
         complete = live is None or live.ended.is_set()
-        data = await output.read(offset, CHUNK_BYTES)
+        data = await output.read(offset, CHUNK_BYTES if live is not None else min(CHUNK_BYTES, size - offset))
         if data:
             yield Chunk(offset=offset, data=data)
             offset += len(data)
