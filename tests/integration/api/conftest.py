@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import select
 from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -49,5 +54,43 @@ def refusal_of(call: Callable[[], object]) -> JobworkerError:
     """The error that a call is refused with, as the client reads it."""
     with pytest.raises(grpc.RpcError) as refused:
         call()
-    metadata = [(one.key, one.value) for one in refused.value.trailing_metadata()]
-    return error_from(refused.value.code(), refused.value.details(), metadata)
+    return error_of(refused.value)
+
+
+def error_of(refused: BaseException | None) -> JobworkerError:
+    """The error that a refused call carries."""
+    assert isinstance(refused, grpc.RpcError), refused
+    metadata = [(one.key, one.value) for one in refused.trailing_metadata()]
+    return error_from(refused.code(), refused.details(), metadata)
+
+
+class AuditPipe:
+    """An audit log that a test reads line by line, as the calls end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "audit"
+
+    def __enter__(self) -> Self:
+        os.mkfifo(self.path)
+        self._pipe = os.open(self.path, os.O_RDWR)  # both ways, so that it never ends
+        self._read = b""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._pipe)
+
+    def next(self) -> dict[str, Any]:
+        """The next line."""
+        while b"\n" not in self._read:
+            ready, _, _ = select.select([self._pipe], [], [], LIMIT)
+            assert ready, "no call has ended"
+            self._read += os.read(self._pipe, 65_536)
+        line, _, self._read = self._read.partition(b"\n")
+        return json.loads(line)
+
+    def next_of(self, name: str) -> dict[str, Any]:
+        """The next line about an RPC of this name."""
+        while True:
+            line = self.next()
+            if line["rpc"].endswith(f"/{name}"):
+                return line
