@@ -18,7 +18,7 @@ from tests.support import pki as support
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-_PKI = [sys.executable, "-c", "from jobworker.cli.pki import pki; pki(prog_name='jobworker pki')"]
+_PKI = [str(Path(sys.executable).with_name("jobworker")), "pki"]
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_nothing_is_overwritten(pki: Path, run: Run, arguments: list[str], probl
     before = _contents(pki)
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"Error: {problem}, and nothing was changed: ")
+    assert done.stderr.startswith(f"jobworker: {problem}, and nothing was changed: ")
     assert done.stderr.count("\n") == 1
     assert _contents(pki) == before
 
@@ -123,7 +123,7 @@ def test_no_name_leads_out_of_the_folder(pki: Path, run: Run, name: str) -> None
     before = _contents(pki)
     done = run("issue", name, "--role", "user", "--dir", "pki")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"Error: name: {name!r} cannot be used" in done.stderr
+    assert f"jobworker: name: {name!r} cannot be used" in done.stderr
     assert _contents(pki) == before
     assert [path.name for path in pki.parent.iterdir()] == ["pki"]
 
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_a_line(tmp_path: Path, run: 
     """The operating system's reason comes with the path."""
     (tmp_path / "file").touch()
     done = run("init", "--dir", "file/pki", "--host", "localhost")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "Error: file/pki: Not a directory\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "jobworker: file/pki: Not a directory\n")
 
 
 @pytest.mark.usefixtures("pki")
@@ -202,9 +202,11 @@ def test_warnings_leave_stdout_alone(tmp_path: Path, run: Run) -> None:
     assert done.returncode == 0
     assert "warning" not in done.stdout
     first, second = done.stderr.splitlines()
-    assert first.startswith("warning: the server will refuse it: ")
-    assert second == "warning: it has expired: issue a new one"
-    assert json.loads(run("show", "alice.crt", "--output", "json").stdout)["warnings"][1] == second[9:]
+    assert first.startswith("jobworker: warning: the server will refuse it: ")
+    assert second == "jobworker: warning: it has expired: issue a new one"
+    assert json.loads(run("show", "alice.crt", "--output", "json").stdout)["warnings"][1] == second.removeprefix(
+        "jobworker: warning: "
+    )
 
 
 def test_show_prints_nothing_that_a_terminal_would_obey(tmp_path: Path, run: Run) -> None:
@@ -219,7 +221,7 @@ def test_show_prints_nothing_that_a_terminal_would_obey(tmp_path: Path, run: Run
 def test_a_key_is_not_shown(run: Run) -> None:
     """A key that is mistaken for a certificate is called one, and stays secret."""
     done = run("show", "pki/ca.key")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "Error: pki/ca.key is a private key\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "jobworker: pki/ca.key is a private key\n")
 
 
 def test_help_says_the_lifetimes_that_hold(run: Run) -> None:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.auth.roles import Role
+from jobworker.cli.exits import CliError
+from jobworker.cli.options import examples, output_option
+from jobworker.cli.text import printable, say
 
 if TYPE_CHECKING:  # it loads the cryptography library, which takes longer than all the rest of --help
     from jobworker.auth.inspection import CertificateInfo
-
-
-def _examples(*lines: str) -> str:
-    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))  # click leaves what follows \b as it is
 
 
 _directory_option = click.option(
@@ -47,7 +46,7 @@ def pki() -> None:
     """
 
 
-@pki.command(epilog=_examples("jobworker pki init --dir pki --host build1.example.org --host 10.0.0.7"))
+@pki.command(epilog=examples("jobworker pki init --dir pki --host build1.example.org --host 10.0.0.7"))
 @_directory_option
 @_host_option
 def init(directory: Path, hosts: tuple[str, ...]) -> None:
@@ -61,17 +60,20 @@ def init(directory: Path, hosts: tuple[str, ...]) -> None:
         place = PkiDirectory(directory)
         server = place.create(hosts)
     authority = place.certificate_of("ca")
-    _say(
+    say(
         f"made the authority {authority} and the server certificate {server.certificate}, "
-        f"valid until {_date(server.not_after)}",
-        "next:",
-        f"  jobworker serve --server-cert {server.certificate} --server-key {server.key} --client-ca {authority} ...",
-        f"  jobworker pki issue NAME --role user --dir {directory}",
-        f"keep {place.key_of('ca')} secret: whoever has it can be anybody. The server does not need it.",
+        f"valid until {_date(server.not_after)}"
+    )
+    say(f"keep {place.key_of('ca')} secret: whoever has it can be anybody; the server does not need it")
+    say("next:")
+    _show_commands(
+        f"jobworker serve --server-cert {server.certificate} --server-key {server.key} --client-ca {authority} "
+        "--state-dir DIR",
+        f"jobworker pki issue NAME --role user --dir {directory}",
     )
 
 
-@pki.command("issue-server", epilog=_examples("jobworker pki issue-server build2 --dir pki --host build2.example.org"))
+@pki.command("issue-server", epilog=examples("jobworker pki issue-server build2 --dir pki --host build2.example.org"))
 @click.argument("name", default="server")
 @_directory_option
 @_host_option
@@ -88,14 +90,14 @@ def issue_server(name: str, directory: Path, hosts: tuple[str, ...], days: int |
 
     with _failing_in_one_line():
         issued = PkiDirectory(directory).issue_server(name, hosts, days=SERVER_DAYS if days is None else days)
-    _say(
+    say(
         f"issued {issued.certificate} for {', '.join(hosts)}, valid until {_date(issued.not_after)}; "
         f"its key is {issued.key}"
     )
 
 
 @pki.command(
-    epilog=_examples(
+    epilog=examples(
         "jobworker pki issue alice --role user --dir pki", "jobworker pki issue ops --role admin --dir pki --days 30"
     )
 )
@@ -123,16 +125,16 @@ def issue(name: str, roles: tuple[str, ...], directory: Path, days: int | None) 
         place = PkiDirectory(directory)
         issued = place.issue_client(name, [Role(role) for role in roles], days=CLIENT_DAYS if days is None else days)
     authority = place.certificate_of("ca")
-    _say(
-        f"issued {issued.certificate} with role {', '.join(sorted(set(roles)))}, valid until {_date(issued.not_after)}",
-        f"next: give {name} these three files, the key in secret: {issued.certificate} {issued.key} {authority}",
-        f"  jobworker --server HOST:PORT --ca {authority} --cert {issued.certificate} --key {issued.key} list",
+    say(f"issued {issued.certificate} with role {', '.join(sorted(set(roles)))}, valid until {_date(issued.not_after)}")
+    say(f"give {name} these three files, the key in secret: {issued.certificate} {issued.key} {authority}; then:")
+    _show_commands(
+        f"jobworker profile add NAME --server HOST:PORT --ca {authority} --cert {issued.certificate} --key {issued.key}"
     )
 
 
-@pki.command()
+@pki.command(epilog=examples("jobworker pki show alice.crt", "jobworker pki show server.crt --output json"))
 @click.argument("file", type=click.Path(dir_okay=False, exists=True, path_type=Path))
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
+@output_option
 def show(file: Path, output: str) -> None:
     """Show whose certificate FILE is, its roles and its dates."""
     from jobworker.auth.inspection import inspect_certificate
@@ -150,9 +152,9 @@ def show(file: Path, output: str) -> None:
         click.echo(json.dumps(_json(info), indent=2, ensure_ascii=False))
         return
     for label, value in _rows(info, now):
-        click.echo(f"{label:<11}  {_harmless(value)}")
+        click.echo(f"{label:<11}  {printable(value)}")
     for warning in info.warnings:
-        _say(f"warning: {_harmless(warning)}")
+        say(f"warning: {warning}")
 
 
 def _rows(info: CertificateInfo, now: datetime) -> Iterator[tuple[str, str]]:
@@ -198,15 +200,10 @@ def _date(end: datetime) -> str:
     return f"{end:%Y-%m-%d}"
 
 
-def _harmless(text: str) -> str:
-    """Text that somebody else chose, without what a terminal would obey."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _say(*lines: str) -> None:
-    """Tell a person, on stderr: stdout has the asked-for data alone."""
-    for line in lines:
-        click.echo(line, err=True)
+def _show_commands(*commands: str) -> None:
+    """Show commands to copy, on stderr: stdout has the asked-for data alone."""
+    for command in commands:
+        click.echo(f"  {command}", err=True)
 
 
 @contextmanager
@@ -217,6 +214,6 @@ def _failing_in_one_line() -> Generator[None]:
     try:
         yield
     except (PkiError, InvalidArgumentError) as error:
-        raise click.ClickException(str(error)) from None
+        raise CliError(str(error)) from None
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+        raise CliError(f"{error.filename}: {error.strerror}") from None
