@@ -126,7 +126,7 @@ def _validity_warnings(certificate: x509.Certificate, now: datetime) -> Iterator
     if now > end:
         yield "it has expired: issue a new one"
     elif end - now < EXPIRES_SOON:
-        days = (end - now).days
+        days = round((end - now) / timedelta(days=1))
         yield f"it expires in {days} days" if days > 1 else "it expires within two days"
 
 

@@ -79,9 +79,10 @@ def test_fingerprint_and_serial_are_those_of_openssl(tmp_path: Path, authority: 
     "left, warnings",
     [
         (timedelta(days=30), ()),
-        (timedelta(days=29, hours=23), ("it expires in 29 days",)),
+        (timedelta(days=29, hours=23), ("it expires in 30 days",)),
         (timedelta(days=2), ("it expires in 2 days",)),
-        (timedelta(days=1, hours=23), ("it expires within two days",)),
+        (timedelta(days=1, hours=23), ("it expires in 2 days",)),
+        (timedelta(days=1, hours=11), ("it expires within two days",)),
         (timedelta(0), ("it expires within two days",)),
         (timedelta(seconds=-1), ("it has expired: issue a new one",)),
         (timedelta(days=90, hours=1, seconds=1), ("it is not valid yet",)),
