@@ -82,6 +82,7 @@ class LocalExecutor:
             executor._growth.close()
             if executor._cgroup is not None:
                 with suppress(OSError):  # jobs are in it still
+                    _remove_unused(executor._cgroup)
                     executor._cgroup.rmdir()
 
     @property
@@ -277,9 +278,7 @@ class LocalExecutor:
         for path in self._removed.iterdir():
             await asyncio.to_thread(shutil.rmtree, path)
         if self._cgroup is not None:
-            for entry in os.scandir(self._cgroup):
-                if entry.is_dir() and not Cgroup(entry.path).populated:
-                    Cgroup(entry.path).remove()
+            _remove_unused(self._cgroup)
 
 
 class LocalExecution:
@@ -352,6 +351,13 @@ def _sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _remove_unused(parent: Path) -> None:
+    """Remove the cgroups of jobs that have ended, also those that their supervisors are about to remove."""
+    for path in parent.iterdir():
+        if path.is_dir() and not (cgroup := Cgroup(path)).populated:
+            cgroup.remove()
 
 
 def _make_cgroup(directory: Path) -> Path | None:

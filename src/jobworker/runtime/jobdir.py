@@ -132,6 +132,7 @@ class JobDir:
             os.unlink(CONTROL, dir_fd=self.fd)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            os.fchmod(listener.fileno(), 0o600)  # the mode that bind gives it, whatever the umask
             listener.bind(self._control_path)  # in a directory of mode 0700, and peers are checked by credentials
             listener.listen(_LISTEN_BACKLOG)
         except OSError:

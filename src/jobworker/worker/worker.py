@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
@@ -38,6 +39,8 @@ CHUNK_BYTES = 1024 * 1024  # large enough to be fast over TLS, small enough to h
 RETENTION_INTERVAL = 3600.0  # seconds
 RETRY = 1.0  # seconds between tries of what a full disk or too many open files have kept from being done
 STOP_ALL_GRACE = timedelta(seconds=10)
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 __all__ = ["Chunk", "RecoveryReport", "Worker", "WorkerInfo"]
 
@@ -147,6 +150,8 @@ class Worker:
 
     async def get(self, job_id: str) -> Job:
         """One job as it is now. Raises `JobNotFoundError`."""
+        if not _ID.fullmatch(job_id):
+            raise JobNotFoundError(job_id)
         live = self._live.get(job_id)
         job = live.job if live is not None else await self._store.get(job_id)
         if job is None or job.start_time is None:
