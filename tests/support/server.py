@@ -70,7 +70,7 @@ class Server:
 
     def channel_credentials(self, credential: Credential | None) -> grpc.ChannelCredentials:
         """What gRPC needs to connect."""
-        ca = self.authority.certificate
+        ca = self.ca.read_bytes()
         if credential is None:
             return grpc.ssl_channel_credentials(ca)
         return grpc.ssl_channel_credentials(ca, credential.key, credential.certificate)
@@ -87,21 +87,23 @@ class Server:
 
 
 @contextmanager
-def running_server(
+def running_server(  # noqa: PLR0913 -- what tests vary, all but the folder by keyword
     directory: Path,
     *flags: str,
     authority: Authority | None = None,
+    ca: bytes | None = None,
     certificate: Credential | None = None,
     environ: Mapping[str, str] | None = None,
     stop_jobs: bool = True,
 ) -> Generator[Server]:
     """A server on a free port of loopback, ready when the block begins and gone when it ends.
 
-    Its jobs go with it unless `stop_jobs` is false. A server that does not exit with 0, or that shows a stack trace,
+    `authority` issues its certificate, unless one is given, and those of its clients, unless `ca` does. Jobs go with
+    the server unless `stop_jobs` is false. A server that does not exit with 0, or that shows a stack trace,
     fails the test; if the test has ended the server itself, its exit status is the test's to judge.
     """
     authority = authority or Authority()
-    (directory / "ca.crt").write_bytes(authority.certificate)
+    (directory / "ca.crt").write_bytes(ca or authority.certificate)
     files = (certificate or authority.server()).write(directory, "server")
     command = serve_command(directory, *(["--stop-jobs-on-exit"] if stop_jobs else []), *flags)
     with _Readiness() as readiness, (directory / "log").open("ab") as log:

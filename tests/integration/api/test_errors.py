@@ -187,7 +187,7 @@ def test_an_internal_error_gives_an_id_and_the_log_the_details(tmp_path: Path) -
     """Of a fault of the server's the caller learns only an id, under which the log has the stack trace."""
     with running_server(tmp_path) as server, server.channel(server.client("alice")) as channel:
         alice = JobServiceStub(channel)
-        job = ended(alice, "true").id
+        job = ended(alice, "echo", "hello").id
         output = server.state_dir / "jobs" / job / "output"
         output.unlink()
         output.mkdir()  # which cannot be read as a file

@@ -84,7 +84,7 @@ def test_jobs_are_stopped_on_request(tmp_path: Path) -> None:
 @contextmanager
 def stubborn_job(stub: JobServiceStub, audit: AuditPipe) -> Generator[str]:
     """The id of a job that does not heed SIGTERM, and is killed when the block ends, whatever the server does."""
-    job = start(stub, "sh", "-c", "trap '' TERM; echo $$; while :; do sleep 600; done").id
+    job = start(stub, "sh", "-c", "trap '' TERM; echo $$; exec sleep 600").id
     stream = stub.StreamOutput(pb.StreamOutputRequest(job_id=job, follow=True), timeout=LIMIT)
     pid = int(next(stream).data)
     stream.cancel()
