@@ -141,8 +141,8 @@ def serve_command(directory: Path, *flags: str) -> list[str]:
         "--server-key": directory / "server.key",
         "--client-ca": directory / "ca.crt",
     }
-    program = ["-c", "from jobworker.cli.serve import serve; serve(prog_name='jobworker serve')"]
-    return [sys.executable, *program, *(str(part) for pair in settings.items() for part in pair), *flags]
+    program = Path(sys.executable).with_name("jobworker")
+    return [str(program), "serve", *(str(part) for pair in settings.items() for part in pair), *flags]
 
 
 def base_environ() -> dict[str, str]:

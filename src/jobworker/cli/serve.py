@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from jobworker.cli.exits import USAGE, CliError
 from jobworker.config import FILE_VARIABLE, SETTINGS, Setting, SettingsError, load_settings
 
 _HELP = """Run the server, until SIGTERM or Ctrl-C. Jobs run on when it ends.
@@ -23,12 +24,6 @@ Examples:
     --server-cert pki/server.crt --server-key pki/server.key --client-ca pki/ca.crt
   jobworker serve --config /etc/jobworker/server.toml
 """
-
-
-class _WrongSettingsError(click.ClickException):
-    """Settings that cannot be used: one line on stderr, and the status that click has for wrong flags."""
-
-    exit_code = 2
 
 
 def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -56,7 +51,7 @@ def serve(file: Path | None, **flags: Any) -> None:  # noqa: ANN401 -- texts and
     try:
         settings = load_settings(flags=flags, environ=os.environ, file=file)
     except SettingsError as error:
-        raise _WrongSettingsError(str(error)) from None
+        raise CliError(str(error), USAGE) from None
 
     from jobworker.server import main
     from jobworker.server.errors import StartError
@@ -64,4 +59,4 @@ def serve(file: Path | None, **flags: Any) -> None:  # noqa: ANN401 -- texts and
     try:
         main.serve(settings)
     except StartError as error:
-        raise click.ClickException(str(error)) from None
+        raise CliError(str(error)) from None

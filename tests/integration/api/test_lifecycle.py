@@ -150,9 +150,9 @@ def refused_start(directory: Path, *flags: str, status: int = 1) -> str:
     )
     assert done.returncode == status, done.stderr
     assert done.stdout == ""
-    assert done.stderr.startswith("Error: ")
+    assert done.stderr.startswith("jobworker: ")
     assert done.stderr.count("\n") == 1
-    return done.stderr.removeprefix("Error: ").strip()
+    return done.stderr.removeprefix("jobworker: ").strip()
 
 
 def test_a_second_server_does_not_start(tmp_path: Path) -> None:
