@@ -38,6 +38,23 @@ def until_cut(stream: Iterator[pb.StreamOutputResponse]) -> tuple[bytes, Jobwork
     raise AssertionError("the stream was not cut off")
 
 
+def test_a_follower_that_does_not_read_holds_up_no_end(tmp_path: Path) -> None:
+    """The server ends within the grace although it is in the middle of sending to somebody who takes nothing."""
+    with (
+        running_server(tmp_path, "--shutdown-grace", "300ms") as server,
+        server.channel(server.client("alice")) as channel,
+    ):
+        alice = JobServiceStub(channel)
+        job = start(alice, "head", "-c", "100000000", "/dev/zero").id
+        stream = alice.StreamOutput(pb.StreamOutputRequest(job_id=job, follow=True), timeout=LIMIT)
+        assert next(stream).data
+        alice.WaitJob(pb.WaitJobRequest(job_id=job), timeout=LIMIT)
+        assert server.end() == 0
+        received, cut = until_cut(stream)
+        assert len(received) < 100_000_000
+        assert isinstance(cut, ServerUnavailableError)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_end_leaves_the_jobs_running(tmp_path: Path, number: signal.Signals) -> None:
     """The server exits with 0 at once; its followers are told to come back; the next server has the whole output."""
