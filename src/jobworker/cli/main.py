@@ -88,10 +88,13 @@ def jobworker() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program with these arguments, by default the command line's, and give its exit code."""
+    if cast("TextIO | None", sys.stdout) is None:  # its number is free, and would be a socket's next
+        text.say("standard output is closed; if nobody wants it, send it to /dev/null")
+        return UNASKED
     _accept_every_character()
     try:
         result: object = jobworker.main(arguments, prog_name=PROGRAM, standalone_mode=False)
-        _flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         code = OUTPUT_CLOSED
     except CliError as error:
@@ -120,11 +123,6 @@ def _accept_every_character() -> None:
     stdout: object = sys.stdout
     if isinstance(stdout, io.TextIOWrapper):
         stdout.reconfigure(errors="backslashreplace")
-
-
-def _flush() -> None:
-    if cast("TextIO | None", sys.stdout) is not None:  # None: the program was started with it closed
-        sys.stdout.flush()
 
 
 def _drop_output() -> None:

@@ -9,7 +9,6 @@ import sys
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TextIO, cast
 
 from jobworker.cli.exits import CliError
 
@@ -24,8 +23,6 @@ class RawOutput:
     """
 
     def __init__(self) -> None:
-        if cast("TextIO | None", sys.stdout) is None:  # the program was started with it closed
-            raise CliError("standard output is closed")
         self._descriptor = sys.stdout.fileno()
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Item] = SimpleQueue()

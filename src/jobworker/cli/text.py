@@ -26,11 +26,9 @@ def say(text: str) -> None:
     click.echo(f"jobworker: {printable(' '.join(text.split()))}", err=True)
 
 
-def use_colour(stream: TextIO | None) -> bool:
+def use_colour(stream: TextIO) -> bool:
     """Whether a stream is a terminal that wants colour; see https://no-color.org."""
-    return (
-        stream is not None and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    )
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def coloured(text: str, colour: str | None) -> str:

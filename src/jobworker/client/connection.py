@@ -86,9 +86,7 @@ class Connection:
         while True:
             call = rpc(await self.stub())(request, timeout=None if deadline is None else deadline.total_seconds())
             try:
-                await call.initial_metadata()
-                if not call.done():
-                    backoff.contact()
+                await accepted(call, backoff)
                 return await call
             except grpc.aio.AioRpcError as status:
                 if not repeat or not is_outage(status):
@@ -159,6 +157,17 @@ class Connection:
             ("grpc.max_receive_message_length", -1),  # a page of jobs with long commands; the server has proven itself
             ("grpc.enable_http_proxy", 0),  # the variables that set one are about the web
         ]
+
+
+async def accepted(call: grpc.aio.Call, backoff: Backoff) -> None:
+    """Wait until the server has let a call in or ended it; a long silence after that is no part of an outage."""
+    try:
+        await call.initial_metadata()
+    except asyncio.CancelledError:
+        call.cancel()  # which gRPC does not do here by itself
+        raise
+    if not call.done():
+        backoff.contact()
 
 
 def is_outage(status: grpc.aio.AioRpcError) -> bool:

@@ -52,7 +52,7 @@ async def _network_problem(address: Address) -> str | None:
         return f"nothing listens at {address}: check the address, and that the server (`jobworker serve`) runs there"
     except OSError as error:
         return f"cannot connect to {address} ({_text(error)}): check the address and the network"
-    await _close(writer)
+    writer.transport.abort()
     return None
 
 
@@ -176,7 +176,7 @@ async def _shake_hands(address: Address, context: ssl.SSLContext) -> dict[str, t
             raise _ClosedAfterHandshakeError
         return certificate
     finally:
-        await _close(writer)
+        writer.transport.abort()  # not close(), which waits for a farewell that gRPC does not send
 
 
 def _context(credentials: Credentials) -> ssl.SSLContext:
@@ -192,12 +192,6 @@ def _context(credentials: Credentials) -> ssl.SSLContext:
     finally:
         os.close(descriptor)
     return context
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
 
 
 def _text(error: OSError) -> str:

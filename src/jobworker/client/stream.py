@@ -11,7 +11,7 @@ import grpc.aio
 
 from jobworker.api.convert import job_from
 from jobworker.api.v1 import jobs_pb2 as pb
-from jobworker.client.connection import Connection, is_outage
+from jobworker.client.connection import Connection, accepted, is_outage
 from jobworker.client.results import Chunk
 from jobworker.core.job import Job
 
@@ -102,9 +102,7 @@ class OutputStream:
     async def _open(self) -> _Call:
         stub = await self._connection.stub()
         call = stub.StreamOutput(pb.StreamOutputRequest(job_id=self.job_id, offset=self._offset, follow=self._follow))
-        await call.initial_metadata()
-        if not call.done():
-            self._backoff.contact()
+        await accepted(call, self._backoff)
         return call
 
     async def _cut(self, status: grpc.aio.AioRpcError | None) -> None:

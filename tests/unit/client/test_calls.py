@@ -1,0 +1,186 @@
+"""Calls are repeated where that is safe, and only there."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from jobworker.api.convert import job_message
+from jobworker.client import JobFailedError
+from jobworker.core.errors import (
+    InvalidArgumentError,
+    JobEndedError,
+    JobNotFoundError,
+    QuotaExceededError,
+    ServerUnavailableError,
+)
+from jobworker.core.job import JobEnd
+from jobworker.core.spec import JobSpec
+from jobworker.core.state import Cause
+from tests.support.jobs import NOON
+from tests.unit.client.scripted import (
+    ENDED,
+    RUNNING,
+    Step,
+    answer,
+    client_of,
+    fail,
+    hang,
+    last,
+    piece,
+    refuse,
+    scripted_server,
+    stream,
+)
+
+LOST_REPLIES = pytest.mark.parametrize(
+    "lost",
+    [
+        fail(grpc.StatusCode.UNAVAILABLE, "Socket closed"),
+        fail(grpc.StatusCode.CANCELLED),
+        refuse(ServerUnavailableError("the server is shutting down")),
+    ],
+    ids=["unavailable", "cancelled by the server", "shutting down"],
+)
+
+
+@LOST_REPLIES
+async def test_a_start_is_repeated_with_the_same_request_id(lost: Step) -> None:
+    """A start whose reply was lost is sent again with the request id of the first, a random UUID."""
+    async with scripted_server(lost, lost, answer()) as script, client_of(script) as client:
+        assert await client.start(["true"]) == RUNNING
+    ids = {request.request_id for request in script.requests}
+    assert len(script.requests) == 3
+    assert len(ids) == 1
+    assert uuid.UUID(ids.pop()).version == 4
+
+
+async def test_each_start_has_its_own_request_id() -> None:
+    """Two starts are two jobs; a request id that the caller names is used."""
+    async with scripted_server(answer(), answer(), answer()) as script, client_of(script) as client:
+        for request_id in (None, None, "mine"):
+            await client.start(["true"], request_id=request_id)
+    first, second, third = (request.request_id for request in script.requests)
+    assert first != second
+    assert third == "mine"
+
+
+@LOST_REPLIES
+async def test_a_signal_is_never_repeated(lost: Step) -> None:
+    """A signal whose reply was lost may have been sent, so it is not sent again."""
+    async with scripted_server(lost) as script, client_of(script) as client:
+        with pytest.raises(ServerUnavailableError):
+            await client.signal(ENDED.id, 1)
+
+
+async def test_a_wait_survives() -> None:
+    """A wait whose connection is lost waits on."""
+    steps = fail(grpc.StatusCode.UNAVAILABLE), fail(grpc.StatusCode.CANCELLED), answer(job_message(ENDED))
+    async with scripted_server(*steps) as script, client_of(script) as client:
+        assert await client.wait(ENDED.id) == ENDED
+
+
+async def test_a_repeated_remove_may_find_nothing() -> None:
+    """A job that is gone after a lost reply was removed by the attempt before; else it is an error."""
+    gone = refuse(JobNotFoundError(ENDED.id))
+    async with scripted_server(fail(grpc.StatusCode.UNAVAILABLE), gone, gone) as script, client_of(script) as client:
+        await client.remove(ENDED.id)
+        with pytest.raises(JobNotFoundError):
+            await client.remove(ENDED.id)
+
+
+async def test_a_refusal_is_not_repeated() -> None:
+    """An answer that is no outage is raised as the error that it is."""
+    refusal = refuse(QuotaExceededError("running jobs", 3))
+    async with scripted_server(refusal) as script, client_of(script) as client:
+        with pytest.raises(QuotaExceededError) as raised:
+            await client.start(["true"])
+    assert raised.value.bound == 3
+
+
+async def test_no_answer_in_time_is_an_error() -> None:
+    """A call that the server does not answer in time is not repeated: it may be at work."""
+    slow = fail(grpc.StatusCode.DEADLINE_EXCEEDED)
+    async with scripted_server(slow) as script, client_of(script) as client:
+        with pytest.raises(ServerUnavailableError, match="did not answer within 30 s"):
+            await client.get(ENDED.id)
+
+
+async def test_a_cancel_of_the_caller_is_no_outage() -> None:
+    """A call that its own caller cancels is cancelled on the server, and not made again."""
+    entered, left = asyncio.Event(), asyncio.Event()
+    async with scripted_server(hang(entered, left)) as script, client_of(script) as client:
+        waiting = asyncio.ensure_future(client.wait(ENDED.id))
+        await entered.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await left.wait()
+
+
+async def test_a_budget_that_is_spent_says_so() -> None:
+    """With no time to reconnect, the first outage raises what the server said."""
+    lost = refuse(ServerUnavailableError("the server is shutting down"))
+    async with scripted_server(lost) as script, client_of(script, reconnect=timedelta(0)) as client:
+        with pytest.raises(ServerUnavailableError, match="the server is shutting down"):
+            await client.start(["true"])
+
+
+async def test_a_text_is_no_command() -> None:
+    """A command in one string is refused with the list that was meant, before anything is sent."""
+    async with scripted_server() as script, client_of(script) as client:
+        with pytest.raises(InvalidArgumentError, match=r"\['ls', '-l'\]"):
+            await client.start("ls -l")
+
+
+async def test_only_utf8_is_sent() -> None:
+    """Arguments that are no UTF-8 are refused here, because gRPC cannot carry them."""
+    async with scripted_server() as script, client_of(script) as client:
+        with pytest.raises(InvalidArgumentError, match="UTF-8"):
+            await client.start(["echo", "\udc80"])
+
+
+async def test_fields_complete_a_spec() -> None:
+    """A spec is sent as it is, and fields that are given beside it replace its own."""
+    spec = JobSpec(argv=("true",), cwd="/tmp", name="a")  # noqa: S108 -- nothing is written there
+    async with scripted_server(answer()) as script, client_of(script) as client:
+        await client.start(spec, name="b")
+    assert (script.requests[0].spec.cwd, script.requests[0].spec.name) == ("/tmp", "b")  # noqa: S108 -- as above
+
+
+async def test_run_gives_all_of_it() -> None:
+    """Run starts, collects the output, and gives the code and the bytes."""
+    steps = answer(), stream([piece(0, b"ab"), piece(2, b"\xff\0"), last(4)])
+    async with scripted_server(*steps) as script, client_of(script) as client:
+        result = await client.run(["true"], check=True)
+    assert (result.exit_code, result.output, result.job) == (0, b"ab\xff\0", ENDED)
+
+
+async def test_run_with_check_raises() -> None:
+    """With check, a job that fails is an error that carries the result."""
+    failed = replace(ENDED, end=JobEnd(cause=Cause.EXITED, end_time=NOON, exit_code=3))
+    steps = answer(), stream([piece(0, b"no"), last(2, failed)])
+    async with scripted_server(*steps) as script, client_of(script) as client:
+        with pytest.raises(JobFailedError, match="code 3") as raised:
+            await client.run(["false"], check=True)
+    assert raised.value.result.output == b"no"
+
+
+async def test_run_in_time_after_all() -> None:
+    """A job that ends by itself at the moment of its timeout has ended by itself."""
+    entered = asyncio.Event()
+    steps = (
+        answer(),
+        stream([piece(0, b"a")], hang(entered)),
+        refuse(JobEndedError(ENDED.id, action="stop", state="FINISHED")),
+        stream([piece(1, b"b"), last(2)]),
+    )
+    async with scripted_server(*steps) as script, client_of(script) as client:
+        result = await client.run(["true"], timeout=timedelta(milliseconds=300))
+    assert result.output == b"ab"
+    assert script.requests[2].grace.ToTimedelta() == timedelta(0)
