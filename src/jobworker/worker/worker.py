@@ -21,6 +21,7 @@ from jobworker.core.errors import (
     LimitNotEnforceableError,
     OffsetOutOfRangeError,
     RequestIdReusedError,
+    ServerUnavailableError,
     StoreError,
 )
 from jobworker.core.job import DEFAULT_GRACE, Job, StopRequest, check_signal
@@ -93,6 +94,7 @@ class Worker:
         self._tasks = asyncio.TaskGroup()
         self._background: set[asyncio.Task[None]] = set()
         self._starts: set[asyncio.Future[Job]] = set()
+        self._entered = False
         self.recovery = RecoveryReport()
 
     async def __aenter__(self) -> Self:
@@ -103,11 +105,13 @@ class Worker:
             await self._leave()
             raise
         self._in_background(self._retain())
+        self._entered = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._entered = False
         if self._stop_jobs_on_exit:
             await self._stop_all()
         await self._leave()
@@ -129,9 +133,11 @@ class Worker:
 
         With a `request_id` (a UUID), a repeated call of the same owner gives the job that the first one started. A
         start goes on when its caller is cancelled. Raises `InvalidArgumentError`, `LimitNotEnforceableError`,
-        `QuotaExceededError`, `RequestIdReusedError`, `CommandNotStartedError` and `StoreError`; after any of them
-        nothing of the job is left.
+        `QuotaExceededError`, `RequestIdReusedError`, `CommandNotStartedError`, `StoreError`, and
+        `ServerUnavailableError` once the worker has been left; after any of them nothing of the job is left.
         """
+        if not self._entered:
+            raise ServerUnavailableError("this worker takes no more jobs")
         self._quotas.check_size(spec)
         for limit in spec.limits.requested():
             if limit not in self._executor.info.enforceable_limits:

@@ -21,6 +21,7 @@ from jobworker.core.errors import (
     LimitNotEnforceableError,
     QuotaExceededError,
     RequestIdReusedError,
+    ServerUnavailableError,
 )
 from jobworker.core.job import Job
 from jobworker.core.limits import Limits
@@ -327,3 +328,11 @@ async def test_a_second_worker_on_the_same_directory_is_refused(worker: Worker, 
             pass
     job = await worker.start(JobSpec(argv=("true",)), "ada")
     assert (await worker.wait(job.id)).state is JobState.FINISHED
+
+
+async def test_a_worker_that_has_been_left_starts_nothing(new_worker: NewWorker) -> None:
+    """Its callers are told that it takes no more jobs."""
+    async with new_worker() as worker:
+        pass
+    with pytest.raises(ServerUnavailableError):
+        await worker.start(JobSpec(argv=("true",)), "ada")

@@ -1,0 +1,252 @@
+"""Starts that are cut off in the middle, stores that fail, and retention."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import Generator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from jobworker.core.errors import CommandNotStartedError, StoreError
+from jobworker.core.job import Job
+from jobworker.core.query import JobFilter
+from jobworker.core.spec import JobSpec
+from jobworker.core.state import JobState
+from jobworker.executors.local import LocalExecutor, LocalSettings
+from jobworker.store.sqlite import SqliteStore
+from jobworker.worker import Retention, Worker, local_worker
+from jobworker.worker import worker as worker_module
+from tests.integration.worker.conftest import NewWorker, choose
+from tests.integration.worker.test_start import cgroup_of
+from tests.support.jobs import accepted_job
+from tests.support.workers import Gate, gone, job_pids, output_of, said, shell, supervisor_of
+
+# A start that hangs between its output file and the execution of its program, at will: the job is born frozen.
+
+
+class Frost:
+    """The cgroup of the jobs of a directory, which can be frozen and thawed."""
+
+    def __init__(self, group: Path) -> None:
+        self._file = group / "cgroup.freeze"
+
+    def freeze(self) -> None:
+        """Have jobs be born frozen."""
+        self._file.write_text("1")
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        with suppress(FileNotFoundError):
+            self._file.write_text("0")
+
+
+@pytest.fixture
+def frost(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Frost]:
+    """The frost of the test's state directory, thawed in the end."""
+    choose("cgroup", monkeypatch)
+    frost = Frost(cgroup_of(state_dir))
+    yield frost
+    frost.thaw()
+
+
+async def launching(state_dir: Path) -> str:
+    """The id of the job whose program is about to be executed."""
+    while not (found := list((state_dir / "jobs").glob("*/output"))):  # noqa: ASYNC110 - it hangs there
+        await asyncio.sleep(0.002)
+    return found[0].parent.name
+
+
+async def test_a_supervisor_that_dies_while_it_starts_a_job_has_lost_it(
+    worker: Worker, state_dir: Path, frost: Frost
+) -> None:
+    """The program may have run: the job is LOST, no process is left, and its request id starts no second one."""
+    request_id = str(uuid.uuid4())
+    frost.freeze()
+    start = asyncio.ensure_future(worker.start(shell("echo x"), "ada", request_id))
+    supervisor = supervisor_of(await launching(state_dir))
+    os.kill(supervisor, signal.SIGKILL)
+    frost.thaw()
+    job = await start
+    lost = await worker.wait(job.id)
+    assert lost.state is JobState.LOST
+    assert await output_of(worker, job) == b""
+    assert (await worker.start(shell("echo x"), "ada", request_id)).id == job.id
+    assert not job_pids(job.id)
+    assert not [path for path in cgroup_of(state_dir).iterdir() if path.is_dir()]
+    assert (await worker.wait((await worker.start(shell("exit 2"), "ada")).id)).state is JobState.FINISHED
+
+
+async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_dir: Path, frost: Frost) -> None:
+    """Whoever cancels it, before or after the program runs, gets nothing: no process, no directory, no cgroup."""
+    state_dir.mkdir()
+    async with LocalExecutor.open(LocalSettings(directory=state_dir)) as executor:
+        frost.freeze()
+        start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4271"))))
+        job_id = await launching(state_dir)
+        supervisor = supervisor_of(job_id)
+        start.cancel()
+        await asyncio.sleep(0)
+        frost.thaw()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        gone([supervisor])
+        assert not job_pids(job_id)
+        assert await executor.known_ids() == set()
+        for steps in range(40):  # at every await of a start that does not hang
+            start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4272"))))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            start.cancel()
+            with suppress(asyncio.CancelledError):
+                pytest.fail(f"started: {await start}")
+            assert await executor.known_ids() == set(), steps
+
+
+class FailingStore(SqliteStore):
+    """A store that refuses to write.
+
+    A wrapper, since its real causes (a full disk, a lost file system) would hit the job directories as well, and root
+    ignores permissions.
+    """
+
+    refused: frozenset[str] = frozenset()
+
+    def _refuse(self, what: str) -> None:
+        if what in self.refused:
+            raise StoreError(f"cannot {what}")
+
+    async def add(self, job: Job) -> None:
+        """Remember a job."""
+        self._refuse("add")
+        await super().add(job)
+
+    async def update(self, job: Job) -> None:
+        """Replace what is remembered."""
+        self._refuse("update")
+        await super().update(job)
+
+    async def remove(self, job_id: str) -> None:
+        """Forget a job."""
+        self._refuse("remove")
+        await super().remove(job_id)
+
+
+class Failing:
+    """A worker on a store that can be made to fail."""
+
+    def __init__(self, worker: Worker, store: FailingStore) -> None:
+        self.worker = worker
+        self.store = store
+
+
+@pytest.fixture
+async def failing(state_dir: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201 - an async generator of Failing
+    """Such a worker, which tries again at once."""
+    monkeypatch.setattr(worker_module, "RETRY", 0.01)
+    state_dir.mkdir()
+    async with (
+        await FailingStore.open(state_dir / "jobs.db") as store,
+        LocalExecutor.open(LocalSettings(directory=state_dir)) as executor,
+        Worker(executor, store, durability="process") as worker,
+    ):
+        yield Failing(worker, store)
+
+
+async def test_what_cannot_be_remembered_is_not_started(failing: Failing, state_dir: Path, shared: Path) -> None:
+    """A store that refuses a job keeps its program from being executed; nothing is left."""
+    failing.store.refused = frozenset({"add"})
+    with pytest.raises(StoreError):
+        await failing.worker.start(shell(f"touch {shared}/ran"), "ada")
+    assert not (shared / "ran").exists()
+    assert not list((state_dir / "jobs").iterdir())
+
+
+async def test_a_start_that_cannot_be_made_durable_is_taken_back(failing: Failing, state_dir: Path) -> None:
+    """The caller gets the store's error, the process is gone; later the same request id starts the job."""
+    request_id = str(uuid.uuid4())
+    failing.store.refused = frozenset({"update", "remove"})
+    with pytest.raises(StoreError, match="update"):
+        await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)
+    assert not list((state_dir / "jobs").iterdir())
+    failing.store.refused = frozenset()
+    assert not (await failing.worker.list()).jobs
+    job = await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)
+    stopped = await failing.worker.stop(job.id, by="ada")
+    assert stopped.state is JobState.STOPPED
+    assert failing.worker._running._by_owner.total() == 0  # pyright: ignore[reportPrivateUsage] - nothing shows it
+
+
+async def test_the_error_of_a_command_is_not_hidden_by_that_of_a_store(failing: Failing) -> None:
+    """The caller learns why the command could not be executed; the id is free once the store works again."""
+    request_id = str(uuid.uuid4())
+    failing.store.refused = frozenset({"remove"})
+    with pytest.raises(CommandNotStartedError):
+        await failing.worker.start(JobSpec(argv=("no-such-program",)), "ada", request_id)
+    failing.store.refused = frozenset()
+    with pytest.raises(CommandNotStartedError):
+        await failing.worker.start(JobSpec(argv=("no-such-program",)), "ada", request_id)
+    assert await failing.store.open_ids() == []
+
+
+async def test_an_end_is_told_even_if_the_store_cannot_remember_it_yet(failing: Failing, gate: Gate) -> None:
+    """The directory has it, so waiting callers get it; lists have it as soon as the store works again."""
+    job = await failing.worker.start(shell(f"echo ready; read x < {gate.path}; exit 3"), "ada")
+    await said(failing.worker, job)
+    failing.store.refused = frozenset({"update"})
+    gate.open()
+    ended = await failing.worker.wait(job.id)
+    assert ended.end is not None
+    assert await failing.worker.get(job.id) == ended
+    assert await output_of(failing.worker, job) == b"ready\n"
+    failing.store.refused = frozenset()
+    while not (page := await failing.worker.list(JobFilter(states=frozenset({JobState.FINISHED})))).jobs:  # noqa: ASYNC110 - it tries again in the background
+        await asyncio.sleep(0.002)
+    assert page.jobs == (ended,)
+
+
+async def test_retention_by_age_and_by_size(new_worker: NewWorker, state_dir: Path, gate: Gate) -> None:
+    """Old ended jobs go; of the others the oldest go while there is too much output; running ones never."""
+    async with new_worker() as worker:
+        ids: list[str] = []
+        for size in (100, 5000, 200, 300):
+            job = await worker.start(JobSpec(argv=("head", "-c", str(size), "/dev/zero")), "ada")
+            await worker.wait(job.id)
+            ids.append(job.id)
+        running = await worker.start(shell(f"head -c 9000 /dev/zero; echo ready; read x < {gate.path}"), "ada")
+        await said(worker, running)
+    async with new_worker(retention=Retention(age=timedelta(days=1), total_bytes=600)) as worker:
+        while (state_dir / "jobs" / ids[0]).exists():  # noqa: ASYNC110 - it works in the background
+            await asyncio.sleep(0.002)
+        left = {running.id, ids[2], ids[3]}
+        while {path.name for path in (state_dir / "jobs").iterdir()} != left or len((await worker.list()).jobs) != 3:  # noqa: ASYNC110 - it works in the background
+            await asyncio.sleep(0.002)
+        assert {job.id for job in (await worker.list()).jobs} == left
+    before = datetime.now(UTC)
+    async with new_worker(retention=Retention(age=timedelta(0))) as worker:
+        while len((await worker.list()).jobs) > 1:  # noqa: ASYNC110 - it works in the background
+            await asyncio.sleep(0.002)
+        assert [path.name for path in (state_dir / "jobs").iterdir()] == [running.id]
+        gate.open()
+        end = (await worker.wait(running.id)).end
+        assert end is not None
+        assert before <= end.end_time
+        await worker.remove(running.id)
+
+
+async def test_durability_against_a_power_cut_is_a_setting(new_worker: NewWorker, tmp_path: Path) -> None:
+    """A worker with it does all that one without does, and says so."""
+    async with new_worker(durability="power") as worker:
+        assert worker.info.durability == "power"
+        job = await worker.start(shell("echo x; exit 3"), "ada")
+        ended = await worker.wait(job.id)
+        assert ended.end is not None
+        assert ended.end.exit_code == 3
+        assert await output_of(worker, job) == b"x\n"
+    async with local_worker(tmp_path / "other") as worker:
+        assert worker.info.durability == "process"
