@@ -124,6 +124,16 @@ def test_limits_are_refused_and_not_ignored(alice: JobServiceStub) -> None:
     assert refused.limit == "memory"
 
 
+def test_what_only_a_newer_server_knows_is_refused_and_not_ignored(server: Server) -> None:
+    """A limit with a field number that this version does not have might be the one that matters to its client."""
+    newer_limits = bytes([99 << 3 & 0x7F | 0x80, 99 >> 4, 1])  # field 99, a varint, of the value 1
+    spec = pb.JobSpec(argv=["true"], limits=pb.Limits.FromString(newer_limits))
+    request = pb.StartJobRequest(spec=spec).SerializeToString()
+    with server.channel(server.client("alice")) as channel:
+        refused = refusal_of(lambda: call_raw(channel, "/jobworker.v1.JobService/StartJob", request))
+    assert str(refused) == "spec.limits: has a field number 99, which this version of jobworker does not know"
+
+
 def test_an_ended_job_cannot_be_stopped_or_signalled_and_a_running_one_not_deleted(alice: JobServiceStub) -> None:
     """Each says what it could not do, to which job, and why."""
     job, running = ended(alice, "true").id, start(alice, "sleep", "600").id

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -15,7 +15,8 @@ import pytest
 from jobworker.api.status import error_from
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.api.v1.jobs_pb2_grpc import JobServiceServicer, JobServiceStub, add_JobServiceServicer_to_server
-from jobworker.auth.policy import Permission
+from jobworker.auth.policy import POLICY, Permission, Scope
+from jobworker.auth.roles import Role
 from jobworker.core import errors
 from jobworker.server import access
 from jobworker.server.access import Access
@@ -92,6 +93,16 @@ async def test_a_call_without_a_row_is_denied(tmp_path: Path) -> None:
         assert (await fixture.stub.WaitJob(pb.WaitJobRequest())).id == "x"
         code, error = await refusal_of(fixture.stub.GetJob(pb.GetJobRequest()))
     assert (code, str(error)) == ("PERMISSION_DENIED", "nobody has been given access to this call")
+
+
+async def test_a_call_that_no_role_permits_is_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate asks the policy: a role that has a permission taken away cannot call what needs it."""
+    monkeypatch.setitem(cast("dict[Role, object]", POLICY), Role.USER, {Permission.STOP: Scope.OWN})
+    async with gate_before(tmp_path, answer) as fixture:
+        code, error = await refusal_of(fixture.stub.GetJob(pb.GetJobRequest()))
+    assert code == "PERMISSION_DENIED"
+    assert isinstance(error, errors.PermissionDeniedError)
+    assert "'alice' lacks the permission 'read'" in str(error)
 
 
 async def test_a_call_that_a_servicer_leaves_out_is_unimplemented(tmp_path: Path) -> None:
