@@ -1,0 +1,78 @@
+"""A crash of the server in the middle costs no byte and no exit code."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.program import Finished, program_of
+from tests.support.server import Server, running_server
+
+LINES = 100_000
+FIRST = "".join(f"{n}\n" for n in range(LINES)).encode()
+SECOND = "".join(f"{n}\n" for n in range(LINES, 2 * LINES)).encode()
+# Writes the second half when it is told to; what it sleeps by ignores the signal, which goes to all of the job.
+IN_TWO_HALVES = f"""
+trap 'seq {LINES} {2 * LINES - 1}; exit 7' USR1
+seq 0 {LINES - 1}
+while :; do (trap '' USR1; exec sleep 0.05); done
+"""
+
+
+def test_stream_carries_on(tmp_path: Path) -> None:
+    """A kill -9 of the daemon in the middle of a stream: the output is exact, the exit code 0, and stderr silent."""
+    with ExitStack() as commands:
+        with running_server(tmp_path, stop_jobs=False) as server:
+            alice = program_of(server, "alice")
+            job_id = alice.start("sh", "-c", IN_TWO_HALVES)
+            stream = commands.enter_context(alice.begin("stream", job_id))
+            assert stream.read(len(FIRST)) == FIRST
+            server.end(signal.SIGKILL)
+        with again(server):
+            alice("signal", job_id, "USR1")
+            assert stream.end() == Finished(code=0, stdout=SECOND, stderr="")
+            alice("wait", job_id, code=7)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_run_carries_on(tmp_path: Path, number: signal.Signals) -> None:
+    """A crash or an orderly end of the daemon while a command runs: `run` still has all output and the exit code."""
+    with ExitStack() as commands:
+        with running_server(tmp_path, stop_jobs=False) as server:
+            alice = program_of(server, "alice")
+            run = commands.enter_context(alice.begin("run", "--", "sh", "-c", IN_TWO_HALVES))
+            assert run.read(len(FIRST)) == FIRST
+            (job,) = alice("list", "--output", "json").json
+            server.end(number)
+        with again(server):
+            alice("signal", job["id"], "USR1")
+            assert run.end() == Finished(code=7, stdout=SECOND, stderr="")
+
+
+def test_it_gives_up(tmp_path: Path) -> None:
+    """When the server stays away, `stream` and `run` fail with 125 and say why; never 0."""
+    with ExitStack() as commands:
+        with running_server(tmp_path, stop_jobs=False) as server:
+            alice = program_of(server, "alice")
+            job_id = alice.start("sh", "-c", IN_TWO_HALVES)
+            watchers = [
+                commands.enter_context(alice.begin(verb, "--reconnect-timeout", "200ms", *rest))
+                for verb, rest in (("stream", [job_id]), ("run", ["sh", "-c", IN_TWO_HALVES]))
+            ]
+            for watcher in watchers:
+                assert watcher.read(len(FIRST)) == FIRST
+            server.end(signal.SIGKILL)
+        for watcher in watchers:
+            done = watcher.end()
+            assert done.code == 125
+            assert done.complaint.startswith("no contact for 0.2 s: nothing listens at ")
+        with again(server):  # which takes the jobs with it
+            pass
+
+
+def again(server: Server) -> AbstractContextManager[Server]:
+    """The server again, at its address, with its state and its certificates; it takes its jobs with it at the end."""
+    return running_server(server.directory, "--listen", server.address, authority=server.authority)

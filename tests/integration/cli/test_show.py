@@ -1,0 +1,254 @@
+"""What the commands print: exact JSON for programs, harmless tables for people, one line for errors."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import uuid
+from datetime import datetime
+
+import pytest
+
+from tests.support.pki import EXPIRED, Authority
+from tests.support.program import JOBWORKER, LIMIT, Finished, Program, program_of
+from tests.support.server import Server
+
+FIELDS = [
+    "id",
+    "name",
+    "state",
+    "cause",
+    "exit_code",
+    "signal",
+    "signal_name",
+    "owner",
+    "argv",
+    "cwd",
+    "env_names",
+    "labels",
+    "time_limit",
+    "child_policy",
+    "create_time",
+    "start_time",
+    "end_time",
+    "stopped_by",
+    "stop_time",
+    "output_bytes",
+    "output_dropped_bytes",
+]
+
+
+def test_status_json(alice: Program) -> None:
+    """The fields are the promised ones, and their values those of the job."""
+    job_id = alice.start("sh", "-c", "printf abc; exit 3")
+    alice("wait", job_id, code=3)
+    job = alice("status", job_id, "--output", "json").json
+    assert list(job) == FIELDS
+    times = [datetime.fromisoformat(job.pop(name)) for name in ("create_time", "start_time", "end_time")]
+    assert times == sorted(times)
+    assert job == {
+        "id": job_id,
+        "name": None,
+        "state": "FINISHED",
+        "cause": "EXITED",
+        "exit_code": 3,
+        "signal": None,
+        "signal_name": None,
+        "owner": "alice",
+        "argv": ["sh", "-c", "printf abc; exit 3"],
+        "cwd": "/",
+        "env_names": [],
+        "labels": {},
+        "time_limit": None,
+        "child_policy": "KILL",
+        "stopped_by": None,
+        "stop_time": None,
+        "output_bytes": 3,
+        "output_dropped_bytes": 0,
+    }
+
+
+def test_stop_json(alice: Program) -> None:
+    """`stop` and `wait` report the same job as `status`, and who stopped it."""
+    job_id = alice.start("sleep", "60")
+    stopped = alice("stop", job_id, "--output", "json").json
+    assert (stopped["state"], stopped["cause"], stopped["signal"]) == ("STOPPED", "STOPPED", 15)
+    assert (stopped["signal_name"], stopped["stopped_by"]) == ("SIGTERM", "alice")
+    assert alice("wait", job_id, "--output", "json", code=143).json == stopped
+    assert alice("status", job_id, "--output", "json").json == stopped
+
+
+def test_environment_stays_out(alice: Program) -> None:
+    """The values of the environment may be secrets and are not printed."""
+    job_id = alice("start", "--env", "TOKEN=hunter2", "--", "true").text.strip()
+    for output in ("text", "json"):
+        assert "hunter2" not in alice("status", job_id, "--output", output).text
+
+
+def test_older_forms(alice: Program) -> None:
+    """The forms of the older service's command line work."""
+    job_id = alice("start", "-c", "printf", "-args", "%s.", "-c", "--", "-args").text.strip()
+    assert alice("stream", "-j", job_id).text == "-c.--.-args."
+    assert f"id         {job_id}\n" in alice("status", "-j", job_id).text
+    sleeper = alice("start", "-c", "sleep", "-args", "60").text.strip()
+    assert alice("stop", "-j", sleeper).complaint == f"job {sleeper} is stopped"
+    alice("wait", "-j", sleeper, code=143)
+
+
+def test_one_id(alice: Program) -> None:
+    """An id has to be given, once."""
+    assert "give the id of a job" in alice("status", code=2).complaint
+    assert "one job" in alice("status", "a", "-j", "b", code=2).complaint
+    assert "give the id of a job" in alice("wait", code=125).complaint
+
+
+def test_list(server: Server) -> None:
+    """The list has the caller's jobs, newest first, and its filters combine."""
+    bob = program_of(server, "bob")
+    ids = [bob("start", "--label", f"n={n % 2}", "--", *command).text.strip() for n, command in enumerate(COMMANDS)]
+    for job_id in ids[:-1]:
+        bob("wait", job_id, code=None)
+    listed = bob("list", "--output", "json").json
+    assert [job["id"] for job in listed] == ids[::-1]
+    assert all(list(job) == FIELDS for job in listed)
+
+    def ids_of(*words: str) -> list[str]:
+        return [job["id"] for job in bob("list", "--output", "json", *words).json]
+
+    assert ids_of("--state", "running") == [ids[3]]
+    assert ids_of("--label", "n=0") == [ids[2], ids[0]]
+    assert ids_of("--label", "n=1", "--state", "FINISHED", "--state", "stopped") == [ids[1]]
+    assert ids_of("--limit", "2") == ids[:1:-1]
+    assert ids_of("--before", listed[1]["create_time"]) == [ids[1], ids[0]]
+    assert ids_of("--since", listed[1]["create_time"]) == [ids[3], ids[2]]
+    assert ids_of("--since", "1h") == ids[::-1]
+    assert ids_of("--owner", "alice") == []
+    bob("stop", ids[-1])
+
+
+COMMANDS = (["true"], ["false"], ["echo", "a b"], ["sleep", "60"])
+
+
+def test_table(server: Server) -> None:
+    """The table for people has aligned columns, no colour in a pipe, and nothing that a terminal would obey."""
+    carol = program_of(server, "carol")
+    ids = [
+        carol("start", "--name", "long name", "--", "printf", "\x1b[31m\r\n").text.strip(),
+        carol("start", "--", "sh", "-c", "exit 3").text.strip(),
+    ]
+    for job_id in ids:
+        carol("wait", job_id, code=None)
+    header, *rows = carol("list").text.splitlines()
+    assert header.split() == ["ID", "STATE", "END", "NAME", "STARTED", "OWNER", "COMMAND"]
+    columns = [header.index(title) for title in header.split()]
+    assert [re.split(r" {2,}", row)[:4] for row in rows] == [
+        [ids[1], "FINISHED", "exit 3", "-"],
+        [ids[0], "FINISHED", "exit 0", "long name"],
+    ]
+    assert [row[columns[-1] :] for row in rows] == ["sh -c 'exit 3'", r"printf '\x1b[31m\r\n'"]
+    assert all(row[column - 1] == " " for row in rows for column in columns[1:])
+
+
+def test_empty_list(server: Server) -> None:
+    """No jobs are an empty JSON array, and for people a line on stderr."""
+    nobody = program_of(server, "nobody-yet")
+    assert nobody("list", "--output", "json").json == []
+    done = nobody("list")
+    assert (done.stdout, done.complaint) == (b"", "there are no such jobs")
+
+
+@pytest.mark.parametrize("no_color, coloured", [("", True), ("1", False)])
+def test_colour(alice: Program, no_color: str, *, coloured: bool) -> None:
+    """A terminal gets colours, unless NO_COLOR is set."""
+    job_id = alice.start("true")
+    alice("wait", job_id)
+    command = f"{JOBWORKER} status {job_id}"
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", command, "/dev/null"],
+        env={**alice.environ, "NO_COLOR": no_color, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    assert (b"\x1b[32mFINISHED\x1b[0m (exit 0)" in done.stdout) == coloured
+    assert (b"FINISHED (exit 0)" in done.stdout) != coloured
+
+
+def test_signal_and_remove(alice: Program) -> None:
+    """`signal` sends a signal by name or number; `remove` forgets an ended job, and refuses one that runs."""
+    job_id = alice.start("sleep", "60")
+    assert "still running" in alice("remove", job_id, code=1).complaint
+    alice("signal", job_id, "hup")
+    alice("wait", job_id, code=129)
+    assert "already finished" in alice("signal", job_id, "9", code=1).complaint
+    assert "already finished" in alice("stop", job_id, code=1).complaint
+    assert alice("remove", job_id) == Finished(code=0, stdout=b"", stderr="")
+    assert alice("status", job_id, code=1).complaint == f"no job '{job_id}'"
+    assert "no signal" in alice("signal", job_id, "NOSUCH", code=2).complaint
+
+
+def test_info(alice: Program) -> None:
+    """`info` tells what the server is."""
+    info = alice("info", "--output", "json").json
+    assert list(info) == ["version", "executor", "enforceable_limits", "process_tracking", "durability", "job_user"]
+    assert (info["executor"], info["enforceable_limits"]) == ("local", [])
+    assert re.search(r"^executor +local$", alice("info").text, re.MULTILINE)
+
+
+def test_flags_before_and_after(server: Server, alice: Program) -> None:
+    """The server may be named before or after the command, and a flag wins over the environment."""
+    astray = Program(environ={**alice.environ, "JOBWORKER_SERVER": "localhost:1"})
+    astray("list", code=125)
+    astray("--server", server.address, "list")
+    astray("list", "--server", server.address)
+    astray("--server", "localhost:2", "list", "--server", server.address)
+
+
+def test_profile(server: Server, alice: Program) -> None:
+    """A profile says all that flags and environment would; what they say wins over it."""
+    environ = {key: value for key, value in alice.environ.items() if not key.startswith("JOBWORKER_")}
+    user = Program(environ={**environ, "JOBWORKER_CONFIG_DIR": str(server.directory / "config")})
+    assert "no server is named: give --server" in user("list", code=125).complaint
+    words = [f"--{name}={alice.environ[f'JOBWORKER_{name.upper()}']}" for name in ("ca", "cert", "key")]
+    user("profile", "add", "build", "--server", server.address, *words)
+    user("profile", "add", "wrong", *words, "--server", "localhost:1")
+    user("list")
+    user("--profile", "wrong", "list", code=125)
+    user("list", "--profile", "wrong", "--server", server.address)
+    user("profile", "use", "wrong")
+    user("list", code=125)
+    assert "no profile 'nosuch'" in user("list", "--profile", "nosuch", code=1).complaint
+    file = server.directory / "config" / "profiles.toml"
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_connection_problems(server: Server, alice: Program) -> None:
+    """What keeps a call from being made is one line that says what to do, and 125."""
+    lost = Program(environ={**alice.environ, "JOBWORKER_CERT": "/no/such.crt"})
+    assert "there is no client certificate /no/such.crt" in lost("run", "true", code=125).complaint
+    stranger = program_of(server, "mallory", Authority("another").client("mallory"))
+    assert "does not accept the client certificate" in stranger("list", code=125).complaint
+    late = program_of(server, "late", server.authority.client("late", lifetime=EXPIRED))
+    assert "expired on" in late("start", "true", code=125).complaint
+    down = Program(environ={**alice.environ, "JOBWORKER_SERVER": "127.0.0.1:1"})
+    assert down("run", "true", code=125).complaint.startswith("nothing listens at 127.0.0.1:1: check the address")
+
+
+def test_refused_role(server: Server) -> None:
+    """A certificate without a role, or with one that does not exist, is refused in one line."""
+    for name, roles in (("norole", None), ("king", "king")):
+        caller = program_of(server, name, server.authority.client(name, roles=roles))
+        assert "role" in caller("list", code=1).complaint
+
+
+def test_another_users_job(server: Server, alice: Program) -> None:
+    """Somebody else's job and one that never was are the same to a user; an admin reaches both."""
+    job_id = alice.start("true")
+    dave = program_of(server, "dave")
+    assert dave("status", job_id, code=1).complaint == f"no job '{job_id}'"
+    missing = str(uuid.uuid4())
+    assert dave("status", missing, code=1).complaint == f"no job '{missing}'"
+    admin = program_of(server, "root", server.authority.client("root", roles="admin"))
+    assert json.loads(admin("status", job_id, "--output", "json").stdout)["owner"] == "alice"
