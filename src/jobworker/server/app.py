@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 from datetime import timedelta
@@ -26,6 +27,8 @@ from jobworker.server.held import HeldCalls
 from jobworker.server.jobs import JobService
 from jobworker.server.tls import CertificateReloader
 from jobworker.worker import Worker
+
+log = logging.getLogger(__name__)
 
 SERVICES = (
     jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
@@ -96,8 +99,11 @@ class Api:
             hurrying = group.create_task(self._cancel_calls_when(hurry))
             await self._server.stop(grace.total_seconds())
             hurrying.cancel()
-        async with asyncio.timeout(IDLE_LIMIT):
-            await self._gate.idle()
+        try:
+            async with asyncio.timeout(IDLE_LIMIT):
+                await self._gate.idle()
+        except TimeoutError:
+            log.warning("calls that were cancelled have not come to their end within %s s; leaving them", IDLE_LIMIT)
 
     async def _cancel_calls_when(self, hurry: asyncio.Event) -> None:
         await hurry.wait()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,6 +18,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from jobworker.auth.certificate import load_certificate, serial_number, serial_text
 from jobworker.server.errors import StartError
+
+Version: TypeAlias = tuple[int, ...]
+Versions: TypeAlias = tuple[Version, ...]
 
 
 class KeyType(StrEnum):
@@ -43,16 +48,14 @@ class CertificateFiles:
     key: Path
     client_ca: Path
 
-    @property
-    def versions(self) -> tuple[tuple[int, ...], ...]:
-        """What changes when a file is replaced or rewritten. Raises `OSError` for one that is not there."""
-        stats = (path.stat() for path in (self.certificate, self.key, self.client_ca))
-        return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)
+    def versions(self) -> Versions:
+        """The versions of the files that are there now. Raises `OSError` for one that is not."""
+        return tuple(_version(path.stat()) for path in (self.certificate, self.key, self.client_ca))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Certificates:
-    """The contents of the three files, PEM, which fit together."""
+    """The contents of the three files, PEM, which fit together, and the versions that were read."""
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -60,17 +63,18 @@ class Certificates:
     key_type: KeyType
     serial: str
     not_after: datetime
+    versions: Versions
 
 
 def read_certificates(files: CertificateFiles) -> Certificates:
     """Read the three files. Raises `StartError` that names the file and what is wrong with it."""
-    chain = _read(files.certificate, "server certificate")
+    chain, chain_version = _read(files.certificate, "server certificate")
     leaf = _load_leaf(files.certificate, chain)
     key_type = _key_type(files.certificate, leaf.public_key())
-    key = _read(files.key, "private key")
+    key, key_version = _read(files.key, "private key")
     if _public_part(files.key, key) != leaf.public_key():
         raise StartError(f"the private key in {files.key} is not the one of the certificate in {files.certificate}")
-    client_ca = _read(files.client_ca, "CA of client certificates")
+    client_ca, client_ca_version = _read(files.client_ca, "CA of client certificates")
     _check_authorities(files.client_ca, client_ca)
     return Certificates(
         certificate=chain,
@@ -79,12 +83,20 @@ def read_certificates(files: CertificateFiles) -> Certificates:
         key_type=key_type,
         serial=serial_text(serial_number(leaf)),
         not_after=leaf.not_valid_after_utc,
+        versions=(chain_version, key_version, client_ca_version),
     )
 
 
-def _read(path: Path, what: str) -> bytes:
+def _version(stat: os.stat_result) -> Version:
+    """What changes when a file is rewritten or replaced."""
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _read(path: Path, what: str) -> tuple[bytes, Version]:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            version = _version(os.fstat(file.fileno()))  # before the contents: a later change then is one
+            return file.read(), version
     except OSError as error:
         raise StartError(f"cannot read the {what} {path}: {error.strerror}") from None
 

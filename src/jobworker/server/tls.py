@@ -23,14 +23,13 @@ class CertificateReloader:
 
     def __init__(self, files: CertificateFiles, certificates: Certificates) -> None:
         self._files = files
-        self._key_type = certificates.key_type
-        self._seen = files.versions
-        self._current = certificates
+        self._initial = certificates
+        self._seen = certificates.versions
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that demand a client certificate and look at the files at every handshake."""
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self._current),
+            _configuration(self._initial),
             self._fetch,  # pyright: ignore[reportArgumentType] -- None means "no change", which the stubs do not know
             require_client_authentication=True,
         )
@@ -38,22 +37,26 @@ class CertificateReloader:
     # gRPC calls this at every handshake, on a thread of its own and under a lock of its own.
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         try:
-            versions = self._files.versions
+            versions = self._files.versions()
             if versions == self._seen:
                 return None
-            self._seen = versions  # before reading: what is written meanwhile is a change to be seen next time
+            self._seen = versions
             certificates = read_certificates(self._files)
-            if certificates.key_type is not self._key_type:
-                raise StartError(f"a key of type {certificates.key_type} instead of {self._key_type} needs a restart")  # noqa: TRY301 -- it is handled as every other reason to keep what there is
-        except OSError as error:  # missing for a moment while it is replaced, or for good: told when it is there again
+            self._check_key_type(certificates)
+        except OSError as error:  # a file is missing, most likely for the moment in which it is replaced
             log.debug("cannot look at a certificate file: %s", error)
             return None
         except StartError as error:
             log.error("keeping the certificates in use: %s", error)  # noqa: TRY400 -- the text says all; a stack says nothing to an operator
             return None
-        self._current = certificates
+        self._seen = certificates.versions  # of what was read, which may be newer
         log.info("certificates reloaded; serial %s, valid until %s", certificates.serial, certificates.not_after)
         return _configuration(certificates)
+
+    def _check_key_type(self, certificates: Certificates) -> None:
+        before, now = self._initial.key_type, certificates.key_type
+        if now is not before:
+            raise StartError(f"a key of type {now} instead of {before} needs a restart")
 
 
 def check_tls_version(auth_context: Mapping[str, Iterable[bytes]]) -> None:
