@@ -55,6 +55,8 @@ async def answer_to(worker: Worker, group: asyncio.TaskGroup, arguments: dict[st
                 if arguments["wanted"].encode() in data:
                     return ""
             raise AssertionError(f"the job has ended: {data!r}")
+        case "wait":
+            return (await worker.wait(arguments["job_id"])).state
         case unknown:
             raise ValueError(unknown)
 

@@ -21,6 +21,7 @@ from jobworker.runtime.burial import ID_VARIABLE
 from jobworker.worker import Worker
 
 LIMIT = 30.0  # seconds for what takes milliseconds, unless it hangs
+PROJECT = Path(__file__).parents[2]
 CGROUP_V2 = place_for_jobs() is not None
 
 
@@ -142,16 +143,17 @@ class WorkerProcess:
 
 
 @contextmanager
-def worker_process(state_dir: Path, tree: str, *prefix: str) -> Generator[WorkerProcess]:
+def worker_process(state_dir: Path, tree: str, *prefix: str, python: str = sys.executable) -> Generator[WorkerProcess]:
     """A worker in a process of its own, killed in the end if it has not been; `prefix` is a command to run it with."""
-    command = [*prefix, sys.executable, "-m", "tests.support.worker_process", str(state_dir), tree]
+    command = [*prefix, python, "-m", "tests.support.worker_process", str(state_dir), tree]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         bufsize=1,
-        cwd=Path(__file__).parents[2],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},  # for interpreters that do not have the package
     ) as running:
         worker = WorkerProcess(process=running)
         try:
