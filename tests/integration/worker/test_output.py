@@ -17,7 +17,7 @@ from jobworker.core.errors import JobNotFoundError, OffsetOutOfRangeError
 from jobworker.core.job import Job
 from jobworker.core.spec import JobSpec
 from jobworker.worker import Worker
-from jobworker.worker.stream import CHUNK_BYTES
+from jobworker.worker.stream import 1024 * 1024
 from tests.integration.worker.conftest import needs_root
 from tests.support.workers import LIMIT, Gate, open_files, output_of, said, shell
 
@@ -39,7 +39,7 @@ async def test_100_mb_of_random_bytes_are_the_same_live_and_late(worker: Worker,
     live, offset = hashlib.sha256(), 0
     async for chunk in worker.stream(job.id):
         assert chunk.offset == offset
-        assert 0 < len(chunk.data) <= CHUNK_BYTES
+        assert 0 < len(chunk.data) <= 1024 * 1024
         live.update(chunk.data)
         offset += len(chunk.data)
     ended = await worker.wait(job.id)
