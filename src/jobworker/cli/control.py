@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 @output_option
 @client_options
 def stop(job_id: str, grace: timedelta, number: int, output: str) -> None:
-    """Stop a job and all of its processes, and return when it has ended.
+    """Stop a job and all of its processes.
 
-    Stopping a job that was stopped already does nothing; one that has ended by itself is an error. The stop goes on if
-    you leave.
+    Returns when it has ended. Stopping a job that was stopped already does nothing; one that has ended by itself is an
+    error. The stop goes on if you leave.
     """
     job = ask(lambda client: client.stop(job_id, grace=grace, signal=number))
     if output == "json":
@@ -53,7 +53,10 @@ def stop(job_id: str, grace: timedelta, number: int, output: str) -> None:
 @click.argument("number", metavar="SIGNAL", type=Signal())
 @client_options
 def signal(job_id: str, number: int) -> None:
-    """Send a signal to a job's processes, as a terminal would."""
+    """Send a signal to a job's processes.
+
+    To the process group of its first process, as a terminal would.
+    """
     ask(lambda client: client.signal(job_id, number))
 
 

@@ -76,9 +76,9 @@ def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives the
     limit: int | None,
     output: str,
 ) -> None:
-    """List jobs, newest first: yours, or everybody's if you are an admin.
+    """List jobs, newest first.
 
-    With --output json it is one JSON array with a job a line.
+    Yours, or everybody's if you are an admin. With --output json it is one JSON array with a job a line.
     """
     from jobworker.cli.listing import JsonArray, Table
     from jobworker.core.query import JobFilter

@@ -39,7 +39,7 @@ SECTIONS = {
         "remove": _at("control:remove", "Forget ended jobs and delete their output."),
     },
     "Set up": {
-        "serve": _at("serve:serve", "Run the server."),
+        "serve": _at("serve:serve", "Run the server, until SIGTERM or Ctrl-C."),
         "pki": _at("pki:pki", "Make and look at certificates."),
         "profile": _at("profile:profile", "Name a server and your certificate for it, once."),
         "info": _at("look:info", "Show what the server is and what it can do."),

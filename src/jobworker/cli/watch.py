@@ -22,8 +22,6 @@ from jobworker.cli.session import ask
 if TYPE_CHECKING:
     from jobworker.client import AsyncClient
 
-_MAX_OFFSET = 2**63 - 1
-
 
 @click.command(
     epilog=examples(
@@ -36,11 +34,10 @@ _MAX_OFFSET = 2**63 - 1
 @job_argument
 @click.option(
     "--offset",
-    type=click.IntRange(0, _MAX_OFFSET),
+    type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     metavar="BYTES",
-    help="Where in the output to begin.",
+    help="Where in the output to begin; 0 by default.",
 )
 @click.option(
     "--follow/--no-follow",
@@ -51,11 +48,11 @@ _MAX_OFFSET = 2**63 - 1
 @reconnect_option
 @client_options
 def stream(job_id: str, offset: int, follow: bool, reconnect_timeout: timedelta) -> None:  # noqa: FBT001 -- click gives it by name
-    """Write a job's output to stdout: its raw bytes, and nothing else.
+    """Write a job's output to stdout, live.
 
-    Ends when the job has ended and all of its output is written; a lost connection is mended at the very byte. Exits
-    with 0 if it is complete, whatever became of the job (`jobworker wait` tells that), and with 125 if the server was
-    away for too long.
+    Its raw bytes, and nothing else. Ends when the job has ended and all of its output is written; a lost connection is
+    mended at the very byte. Exits with 0 if it is complete, whatever became of the job (`jobworker wait` tells that),
+    and with 125 if the server was away for too long.
     """
 
     async def copy(client: AsyncClient) -> None:
@@ -75,7 +72,10 @@ def stream(job_id: str, offset: int, follow: bool, reconnect_timeout: timedelta)
 @reconnect_option
 @client_options
 def wait(job_id: str, output: str, reconnect_timeout: timedelta) -> int:
-    """Wait for a job's end and exit with its code, as `jobworker run` does."""
+    """Wait for a job's end and exit with its code.
+
+    As `jobworker run` does. Leaving does not touch the job.
+    """
     job = ask(lambda client: client.wait(job_id), reconnect=reconnect_timeout)
     if output == "json":
         from jobworker.cli.view import print_job

@@ -23,7 +23,7 @@ from jobworker.client.credentials import Credentials, Pem
 from jobworker.client.results import JobFailedError, RunResult, RunTimeoutError, ServerInfo
 from jobworker.client.stream import OutputStream
 from jobworker.core.errors import InvalidArgumentError, JobEndedError, JobNotFoundError
-from jobworker.core.job import Job
+from jobworker.core.job import Job, check_grace, check_signal
 from jobworker.core.limits import Limits
 from jobworker.core.query import DEFAULT_PAGE_SIZE, JobFilter
 from jobworker.core.spec import ChildPolicy, JobSpec
@@ -144,6 +144,10 @@ class AsyncClient:
         `None` means the server's default: 10 seconds, SIGTERM. Raises `JobEndedError` if it had ended by itself. A
         stop goes on if its caller leaves.
         """
+        if grace is not None:
+            check_grace("grace", grace)
+        if signal is not None:
+            check_signal("signal", signal)
         request = pb.StopJobRequest(
             job_id=job_id, grace=None if grace is None else duration_message(grace), signal=signal or 0
         )
@@ -151,6 +155,7 @@ class AsyncClient:
 
     async def signal(self, job_id: str, number: int) -> None:
         """Send a signal to a job. Not repeated when its answer is lost: that would send two."""
+        check_signal("signal", number)
         request = pb.SignalJobRequest(job_id=job_id, signal=number)
         await self._connection.call(lambda s: s.SignalJob, request, deadline=self._timeouts.call, repeat=False)
 

@@ -13,7 +13,10 @@ from jobworker.api.convert import job_from
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.client.connection import Connection, accepted, is_outage
 from jobworker.client.results import Chunk
+from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import Job
+
+MAX_OFFSET = 2**63 - 1  # what the wire has room for
 
 _Call = grpc.aio.UnaryStreamCall[pb.StreamOutputRequest, pb.StreamOutputResponse]
 
@@ -29,6 +32,8 @@ class OutputStream:
     """
 
     def __init__(self, connection: Connection, job_id: str, *, offset: int, follow: bool) -> None:
+        if not 0 <= offset <= MAX_OFFSET:
+            raise InvalidArgumentError("offset", f"must be 0 to {MAX_OFFSET}")
         self.job_id = job_id
         self.job: Job | None = None
         self._offset = offset

@@ -25,8 +25,7 @@ class StopRequest:
 
     def __post_init__(self) -> None:
         check_signal("signal", self.signal)
-        if not timedelta(0) <= self.grace <= MAX_GRACE:
-            raise InvalidArgumentError("grace", f"must be 0 to {MAX_GRACE.total_seconds():.0f} seconds")
+        check_grace("grace", self.grace)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +67,13 @@ class Job:
 def check_signal(field: str, number: int) -> None:
     """Raise `InvalidArgumentError` unless `number` is a signal's."""
     if number not in signals.valid_signals():
-        raise InvalidArgumentError(field, f"{number} is no signal; 1 to 64 are")
+        raise InvalidArgumentError(field, f"{number} is no signal; 1 to 31 and 34 to 64 are")
+
+
+def check_grace(field: str, grace: timedelta) -> None:
+    """Raise `InvalidArgumentError` unless a stopped job may be given this time."""
+    if not timedelta(0) <= grace <= MAX_GRACE:
+        raise InvalidArgumentError(field, f"must be 0 to {MAX_GRACE.total_seconds():.0f} seconds")
 
 
 def signal_name(number: int) -> str:
@@ -87,7 +92,7 @@ def parse_signal(text: str) -> int:
         name = text.upper()
         member = signals.Signals.__members__.get(name if name.startswith("SIG") else f"SIG{name}")
         if member is None:
-            raise InvalidArgumentError("signal", f"{text!r} is no signal; say a name such as TERM or a number, 1 to 64")
+            raise InvalidArgumentError("signal", f"{text!r} is no signal; say a name such as TERM or a number")
         number = int(member)
     check_signal("signal", number)
     return number

@@ -145,6 +145,21 @@ async def test_only_utf8_is_sent() -> None:
             await client.start(["echo", "\udc80"])
 
 
+async def test_what_the_wire_has_no_room_for() -> None:
+    """Values that no server could take are refused here, with the name of what is wrong."""
+    async with scripted_server() as script, client_of(script) as client:
+        with pytest.raises(InvalidArgumentError, match="offset"):
+            client.stream(ENDED.id, 2**63)
+        with pytest.raises(InvalidArgumentError, match="offset"):
+            client.stream(ENDED.id, -1)
+        with pytest.raises(InvalidArgumentError, match="signal"):
+            await client.signal(ENDED.id, 2**40)
+        with pytest.raises(InvalidArgumentError, match="signal"):
+            await client.stop(ENDED.id, signal=0)
+        with pytest.raises(InvalidArgumentError, match="grace"):
+            await client.stop(ENDED.id, grace=timedelta.max)
+
+
 async def test_fields_complete_a_spec() -> None:
     """A spec is sent as it is, and fields that are given beside it replace its own."""
     spec = JobSpec(argv=("true",), cwd="/tmp", name="a")  # noqa: S108 -- nothing is written there

@@ -1,0 +1,103 @@
+"""Jobs as they are shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from jobworker.cli.listing import JsonArray, Table
+from jobworker.cli.view import ending, explanation, job_json
+from jobworker.core.job import Job, JobEnd, StopRequest
+from jobworker.core.spec import JobSpec
+from jobworker.core.state import Cause
+from tests.support.jobs import NOON, accepted_job, ended, started
+
+ID = "00000000-0000-4000-8000-000000000000"
+SPEC = JobSpec(argv=("sleep", "1"), time_limit=timedelta(minutes=5))
+
+
+def job(cause: Cause, *, code: int | None = None, signal: int | None = None, dropped: int = 0) -> Job:
+    """A job with this end, which ada asked to stop if it was stopped."""
+    stop = StopRequest(requested_by="ada", request_time=NOON) if cause is Cause.STOPPED else None
+    end = JobEnd(cause=cause, end_time=NOON, exit_code=code, signal=signal, output_dropped_bytes=dropped)
+    return replace(started(accepted_job(job_id=ID, spec=SPEC)), stop=stop, end=end)
+
+
+@pytest.mark.parametrize(
+    "shown, short, sentence",
+    [
+        (job(Cause.EXITED, code=3), "exit 3", None),
+        (job(Cause.EXITED, code=0, dropped=7), "exit 0", "exited with 0; 7 bytes of output could not be kept"),
+        (job(Cause.SIGNALED, signal=9), "signal SIGKILL", "was ended by signal SIGKILL"),
+        (job(Cause.STOPPED, signal=15), "stopped by ada", "was stopped by ada"),
+        (job(Cause.TIMED_OUT, signal=15), "time limit of 5m", "reached its time limit of 5m and was ended"),
+        (job(Cause.OOM_KILLED, signal=9), "out of memory", "ran out of memory and was killed"),
+        (job(Cause.OUTPUT_LIMIT, signal=9), "output limit", "reached its output limit and was ended"),
+        (
+            job(Cause.LOST),
+            "end not recorded",
+            "is lost: its supervisor or its machine died before an end was recorded",
+        ),
+    ],
+)
+def test_ends(shown: Job, short: str, sentence: str | None) -> None:
+    """Every cause is told in a few words, and in a sentence where the exit code does not tell it."""
+    assert ending(shown) == short
+    assert explanation(shown) == (None if sentence is None else f"job {ID} {sentence}")
+
+
+def test_a_job_that_runs() -> None:
+    """A job that runs has no end to tell, but a stop that is under way is told."""
+    running = started(accepted_job())
+    assert (ending(running), explanation(running)) == ("", None)
+    assert ending(replace(running, stop=StopRequest(requested_by="ada", request_time=NOON))) == "being stopped"
+
+
+def test_json_of_a_job_that_runs() -> None:
+    """What is not known yet is null; the output so far is counted."""
+    shown = job_json(replace(started(accepted_job()), output_bytes=5))
+    unknown = ("cause", "exit_code", "signal", "signal_name", "end_time", "stopped_by", "stop_time")
+    assert {shown[name] for name in unknown} == {None}
+    assert (shown["state"], shown["output_bytes"], shown["output_dropped_bytes"]) == ("RUNNING", 5, 0)
+
+
+def test_json_array(capsys: pytest.CaptureFixture[str]) -> None:
+    """Any number of jobs is one JSON array with a job a line; it is closed at the end only."""
+    for count in range(3):
+        array = JsonArray()
+        for _ in range(count):
+            array.add(ended(accepted_job(job_id=ID)))
+        unfinished = capsys.readouterr().out
+        array.end()
+        whole = unfinished + capsys.readouterr().out
+        assert [one["id"] for one in json.loads(whole)] == [ID] * count
+        assert not unfinished.endswith("]")
+
+
+def test_wide_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal the command is cut to what fits; elsewhere it is whole."""
+    long = ended(accepted_job(job_id=ID, spec=JobSpec(argv=("echo", "x" * 500))))
+    for columns, end in ((120, "x…"), (None, "x" * 500)):
+        table = Table(now=NOON + timedelta(hours=2), columns=columns)
+        table.add(long)
+        table.end()
+        _header, row = capsys.readouterr().out.splitlines()
+        assert "1h 59m ago" in row
+        assert row.endswith(end)
+        assert columns is None or len(row) == columns
+
+
+def test_long_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """A long list is printed as it comes, with columns that stay where they are."""
+    table = Table(now=NOON, columns=None)
+    for _ in range(100):
+        table.add(ended(accepted_job(job_id=ID)))
+    assert len(capsys.readouterr().out.splitlines()) == 101
+    table.add(ended(accepted_job(job_id=ID)))
+    (row,) = capsys.readouterr().out.splitlines()
+    assert row.startswith(f"{ID}  FINISHED  exit 0  -")
+    table.end()
+    assert capsys.readouterr().out == ""
