@@ -17,7 +17,6 @@ from jobworker.core.errors import JobNotFoundError, OffsetOutOfRangeError
 from jobworker.core.job import Job
 from jobworker.core.spec import JobSpec
 from jobworker.worker import Worker
-from jobworker.worker.stream import 1024 * 1024
 from tests.integration.worker.conftest import needs_root
 from tests.support.workers import LIMIT, Gate, open_files, output_of, said, shell
 
