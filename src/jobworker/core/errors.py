@@ -86,7 +86,7 @@ class LimitNotEnforceableError(JobworkerError):
 
 
 class QuotaExceededError(JobworkerError):
-    """A bound of the server was reached. `resource` names it, such as "running jobs per user"; `bound` is its value."""
+    """A bound of the server was reached. `resource` names it, such as "running jobs of alice"; `bound` is its value."""
 
     def __init__(self, resource: str, bound: int) -> None:
         super().__init__(f"the limit of {bound} {resource} is reached")

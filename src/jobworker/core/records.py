@@ -130,5 +130,10 @@ def _limits_record(limits: Limits) -> Record:
 def _limits_from(record: Record) -> Limits:
     known = {field.name for field in fields(Limits)}
     values = {name: value for name, value in record.items() if name in known}
-    values["io"] = tuple(IoLimit(**limit) for limit in record.get("io", ()))
+    values["io"] = tuple(_io_limit_from(limit) for limit in record.get("io", ()))
     return Limits(**values)
+
+
+def _io_limit_from(record: Record) -> IoLimit:
+    known = {field.name for field in fields(IoLimit)}
+    return IoLimit(**{name: value for name, value in record.items() if name in known})

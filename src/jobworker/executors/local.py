@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import resource
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -31,9 +32,11 @@ BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # How long a supervisor that has the lock of its job may take to answer after a restart of the daemon. It answers at
 # once, unless it has been stopped or the machine is overloaded.
-HELLO_PATIENCE = 5.0
+HELLO_PATIENCE = 2.0
 # The kernel closes the descriptors of a process that has ended one by one, the control socket before the lock or after.
 LOCK_PATIENCE = 5.0
+# A kill takes milliseconds, unless the supervisor has been stopped or the program hangs on a file system.
+END_PATIENCE = 5.0
 LOCK_INTERVAL = 0.005
 START_ATTEMPTS = 3  # the spawner may be killed while it has the request; more often than that it is no accident
 
@@ -69,12 +72,15 @@ class LocalExecutor:
     async def open(cls, settings: LocalSettings) -> AsyncGenerator[LocalExecutor]:
         """Prepare the directory, the cgroup and the spawner; jobs run on when this is left.
 
-        Raises `InvalidArgumentError` for a user that does not exist or that this process cannot become, and `OSError`.
+        The limit of open descriptors of this process is raised as far as it may be: each running job takes one, and
+        each follower. Raises `InvalidArgumentError` for a user that does not exist or that this process cannot become,
+        and `OSError`.
         """
         user = JobUser.find(settings.user)
         executor = cls(settings, user, _make_cgroup(settings.directory))
         try:
             executor._spawner.start()
+            _take_descriptors()  # for this process; jobs have what they would have without it
             await executor._tidy()
             yield executor
         finally:
@@ -143,7 +149,7 @@ class LocalExecutor:
             if spec is None and directory.output_size() is not None:
                 raise ValueError(f"there is output, but no {jobdir.SPEC}")
             if spec is not None and ended is not None:
-                return _with_end(_with_start(job_from(spec["job"]), directory), ended), None
+                return _with_outcome(_with_start(job_from(spec["job"]), directory), _outcome_from(ended)), None
             job = None if spec is None else _with_start(job_from(spec["job"]), directory)
             execution = None if job is None else await self._adopt(job, directory)
             if job is None or execution is None:
@@ -168,19 +174,16 @@ class LocalExecutor:
 
     # For LocalExecution
 
-    async def read_outcome(self, job_id: str) -> Outcome:
-        """The recorded end of a job whose supervisor is done; if that one has died, the end that is then recorded."""
+    def read_outcome(self, job_id: str) -> Outcome | None:
+        """The end of a job, if it has been recorded. Raises `OSError`, and as `recover` does."""
         with JobDir.open(self._path(job_id)) as directory:
             record = directory.read(jobdir.EXIT)
-            if record is None:
-                burial = await self._supervise("bury", directory)
-                await burial.over
-                burial.close()
-                record = directory.read(jobdir.EXIT)
-            if record is None:
-                raise OSError(errno.EIO, "the end of the job could not be recorded; the spawner's log says why")
-        stop = record["stop"]
-        return Outcome(end=end_from(record["end"]), stop=None if stop is None else stop_from(stop))
+            return None if record is None else _outcome_from(record)
+
+    async def reattach(self, job_id: str) -> Supervision:
+        """A connection to the supervisor of a job without a recorded end, or to the one that buries the job."""
+        with JobDir.open(self._path(job_id)) as directory:
+            return await self._connect(directory) or await self._supervise("bury", directory)
 
     # Steps
 
@@ -239,30 +242,33 @@ class LocalExecutor:
             os.close(lock)
         return supervision
 
+    async def _connect(self, directory: JobDir) -> Supervision | None:
+        """A connection to the supervisor of a job; `None` if it is dead."""
+        lock = directory.lock()
+        if lock is None:
+            with suppress(ConnectionRefusedError):
+                return Supervision(directory.connect())
+            lock = await _lock(directory)  # it was just going
+        os.close(lock)
+        return None
+
     async def _adopt(self, job: Job, directory: JobDir) -> LocalExecution | None:
         """The execution of a job without a recorded end; `None` if its program has never been executed."""
-        lock = directory.lock()
-        if lock is not None:  # its supervisor is dead
-            os.close(lock)
-            if directory.output_size() is None:
-                return None
-            supervision = await self._supervise("bury", directory)
-            return LocalExecution(self, job.id, supervision, _known_start(job))
-        try:
-            supervision = Supervision(directory.connect())
-        except ConnectionRefusedError:  # it is just going, now or with its lock
-            lock = await _lock(directory)
-            os.close(lock)
-            return await self._adopt(job, directory)
-        try:
-            async with asyncio.timeout(HELLO_PATIENCE):
-                await asyncio.wait([supervision.started])
-            started = supervision.started.result()
-        except CommandNotStartedError:
+        supervision = await self._connect(directory)
+        if supervision is None and directory.output_size() is None:
             return None
-        except (TimeoutError, ConnectionError):  # `over` tells the rest of it
-            started = _known_start(job)
-        return LocalExecution(self, job.id, supervision, started)
+        if supervision is None:
+            supervision = await self._supervise("bury", directory)
+        else:
+            try:
+                async with asyncio.timeout(HELLO_PATIENCE):
+                    await asyncio.wait([supervision.started])
+                return LocalExecution(self, job.id, supervision, supervision.started.result())
+            except CommandNotStartedError:
+                return None
+            except (TimeoutError, ConnectionError):  # `over` tells the rest of it
+                pass
+        return LocalExecution(self, job.id, supervision, job.start_time or job.create_time)
 
     def _delete(self, job_id: str) -> None:
         """Delete in two steps, so that a job is there whole or not at all."""
@@ -288,12 +294,13 @@ class LocalExecution:
         self._executor = executor
         self._job_id = job_id
         self._supervision = supervision
+        self._stop: StopRequest | None = None
         self.start_time = started
 
     @property
     def stop(self) -> StopRequest | None:
         """The stop that is under way."""
-        return self._supervision.stop
+        return self._supervision.stop or self._stop
 
     async def request_stop(self, stop: StopRequest) -> bool:
         """Begin a stop, which goes on by itself, or hurry one that is under way; `False` if the job has ended."""
@@ -307,7 +314,16 @@ class LocalExecution:
         """Wait for the recorded end."""
         await self._supervision.over
         self._supervision.close()
-        return await self._executor.read_outcome(self._job_id)
+        outcome = self._executor.read_outcome(self._job_id)
+        if outcome is None:  # the supervisor has died, or has only dropped the connection
+            self._stop = self.stop  # whoever buries a job has not heard of it
+            self._supervision = await self._executor.reattach(self._job_id)
+            await self._supervision.over
+            self._supervision.close()
+            outcome = self._executor.read_outcome(self._job_id)
+        if outcome is None:
+            raise OSError(errno.EIO, "the end of the job has not been recorded; the spawner's log says why")
+        return outcome
 
     async def close(self) -> None:
         """Let go of the job without touching it."""
@@ -319,22 +335,23 @@ def _with_start(job: Job, directory: JobDir) -> Job:
     return replace(job, start_time=job.create_time if record is None else time_from(record["time"]))
 
 
-def _with_end(job: Job, record: Record) -> Job:
-    end, stop = end_from(record["end"]), record["stop"]
-    return replace(job, end=end, stop=None if stop is None else stop_from(stop), output_bytes=end.output_bytes)
+def _with_outcome(job: Job, outcome: Outcome) -> Job:
+    return replace(job, end=outcome.end, stop=outcome.stop, output_bytes=outcome.end.output_bytes)
+
+
+def _outcome_from(record: Record) -> Outcome:
+    stop = record["stop"]
+    return Outcome(end=end_from(record["end"]), stop=None if stop is None else stop_from(stop))
 
 
 async def _end(supervision: Supervision, job: Job) -> None:
-    """Kill a job that nobody wants any more, and wait for that."""
-    await supervision.request_stop(
-        StopRequest(requested_by=job.owner, request_time=datetime.now(UTC), grace=timedelta(0))
-    )
-    await supervision.over
+    """Kill a job that nobody wants any more, and wait for that, though not for ever."""
+    stop = StopRequest(requested_by=job.owner, request_time=datetime.now(UTC), grace=timedelta(0))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_PATIENCE):
+            await supervision.request_stop(stop)
+            await supervision.over
     supervision.close()
-
-
-def _known_start(job: Job) -> datetime:
-    return job.start_time or job.create_time
 
 
 async def _lock(directory: JobDir) -> int:
@@ -343,6 +360,11 @@ async def _lock(directory: JobDir) -> int:
         while (lock := directory.lock()) is None:  # noqa: ASYNC110 - flock tells nobody who does not block a thread for it
             await asyncio.sleep(LOCK_INTERVAL)
     return lock
+
+
+def _take_descriptors() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _sync_directory(path: Path) -> None:

@@ -45,10 +45,10 @@ class GrowthWatch:
 
     def _receive(self) -> None:
         with suppress(BlockingIOError):
-            for event in syscalls.inotify_events(os.read(self._inotify, 64 * 1024)):
-                # An overflow of the queue comes with watch -1: then everybody has to look.
-                watches = self._readers.values() if event.watch == -1 else [self._readers.get(event.watch, set())]
-                for readers in watches:
+            for watch in syscalls.inotify_watches(os.read(self._inotify, 64 * 1024)):
+                # After a loss of events everybody has to look.
+                watched = self._readers.values() if watch == -1 else [self._readers.get(watch, set())]
+                for readers in watched:
                     for reader in readers:
                         reader.set()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import jobworker
@@ -27,6 +28,9 @@ class Spawner:
 
     def __init__(self, log: Path) -> None:
         self._log = log
+        self._descriptors = resource.getrlimit(
+            resource.RLIMIT_NOFILE
+        )  # for jobs, whatever this process takes for itself
         self._socket: socket.socket | None = None
         self._pidfd = -1
         self._turn = asyncio.Lock()  # a socket has room for one who waits until it can be written
@@ -36,7 +40,8 @@ class Spawner:
     def start(self) -> socket.socket:
         """Start the process. Not by fork: this process may have threads. Raises `OSError`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with ExitStack() as undo, theirs:
+            undo.callback(ours.close)
             null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
             log = (os.POSIX_SPAWN_OPEN, 2, str(self._log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self.pid = os.posix_spawn(
@@ -50,9 +55,11 @@ class Spawner:
                     log,
                 ],
             )
+            self._pidfd = os.pidfd_open(self.pid)  # if it fails, the process ends by itself: its socket is closed
+            undo.pop_all()
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, self._descriptors)
         ours.setblocking(False)
         self._socket = ours
-        self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
         return ours
 

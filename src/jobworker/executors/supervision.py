@@ -30,7 +30,6 @@ class Supervision:
         self.started: asyncio.Future[datetime] = self._loop.create_future()
         self.over: asyncio.Future[None] = self._loop.create_future()
         self.stop: StopRequest | None = None
-        connection.setblocking(False)
         self._loop.add_reader(connection, self._receive)
 
     async def request_stop(self, stop: StopRequest) -> bool:
@@ -70,16 +69,17 @@ class Supervision:
             del self._replies[number]
 
     def _receive(self) -> None:
-        try:
-            packet = self._connection.recv(protocol.MAX_MESSAGE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            packet = b""
-        if packet:
+        while True:  # all that there is: who waits for one event is to know of those that came with it
+            try:
+                packet = self._connection.recv(protocol.MAX_MESSAGE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self.close()
+                return
             self._handle(protocol.decode(packet))
-        else:
-            self.close()
 
     def _handle(self, message: Message) -> None:
         match message:

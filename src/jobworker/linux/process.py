@@ -54,7 +54,8 @@ def in_session_of(leader: ProcessId) -> list[int]:
             stat = _stat(pid)
             if pid == leader.pid and int(stat[_START_TIME]) != leader.start_ticks:
                 return []  # the pid is somebody else's now, which the kernel allows once the session is empty
-            if int(stat[_SESSION]) == leader.pid and stat[_STATE] not in _DEAD:
+            of_it = int(stat[_SESSION]) == leader.pid and int(stat[_START_TIME]) >= leader.start_ticks
+            if of_it and stat[_STATE] not in _DEAD:
                 found.append(pid)
     return found
 

@@ -7,7 +7,6 @@ import os
 import signal
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
 # PyDLL keeps the interpreter lock: the child of clone3 must find it held by the thread that it is a copy of.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -24,7 +23,6 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 IN_MODIFY = 0x2
-IN_IGNORED = 0x8000
 _INOTIFY_EVENT = struct.Struct("iIII")  # wd, mask, cookie, length of the name
 
 
@@ -75,13 +73,6 @@ def set_process_name(name: str) -> None:
     _checked(_libc.prctl(_PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0), "prctl PR_SET_NAME")
 
 
-class InotifyEvent(NamedTuple):
-    """Something happened to the file of the watch descriptor `watch`."""
-
-    watch: int
-    mask: int
-
-
 def inotify_open() -> int:
     """A new inotify instance as a non-blocking descriptor; the kernel allows 128 a user."""
     return _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
@@ -97,10 +88,10 @@ def inotify_remove(instance: int, watch: int) -> None:
     _checked(_libc.inotify_rm_watch(instance, watch), "inotify_rm_watch")
 
 
-def inotify_events(buffer: bytes) -> Iterator[InotifyEvent]:
-    """The events in what was read from an inotify instance."""
+def inotify_watches(buffer: bytes) -> Iterator[int]:
+    """The watch descriptors of the events in what was read from an inotify instance; -1 if it has lost events."""
     offset = 0
     while offset < len(buffer):
-        watch, mask, _cookie, length = _INOTIFY_EVENT.unpack_from(buffer, offset)
-        yield InotifyEvent(watch, mask)
+        watch, _mask, _cookie, length = _INOTIFY_EVENT.unpack_from(buffer, offset)
+        yield watch
         offset += _INOTIFY_EVENT.size + length

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -17,9 +18,10 @@ from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.supervisor import KILL_INTERVAL, MAX_KILL_INTERVAL
 
 ID_VARIABLE = "JOBWORKER_JOB_ID"  # in the environment of every job: a mark to know its processes by
-ROUND = 0.02  # seconds between looks for processes that were born while others were being killed
+BATCH = 256  # processes that are killed at a time; each takes a descriptor, of which there may be as few as 1024
 
 
 def bury(directory: JobDir, listener: socket.socket) -> None:
@@ -47,10 +49,12 @@ def _kill_remains(spec: Record, started: Record | None) -> None:
 
 
 def _kill_cgroup(cgroup: Cgroup) -> None:
+    interval = KILL_INTERVAL
     while cgroup.populated:
         with suppress(FileNotFoundError):
             cgroup.kill()
-        select.select([], [], [], ROUND)
+        time.sleep(interval)  # a process that the kernel does not let go of may take for ever; this one waits for it
+        interval = min(interval * 2, MAX_KILL_INTERVAL)
     cgroup.remove()
 
 
@@ -58,12 +62,24 @@ def _kill_marked(job_id: str, started: Record | None) -> None:
     """Without a cgroup: the session of the first process, and whatever carries the job's mark."""
     mark = f"{ID_VARIABLE}={job_id}".encode()
     leader = None if started is None else process.ProcessId(**started["process"])
-    while pinned := _pin(_remains(mark, leader)):
+    while remains := _remains(mark, leader):
+        _kill_batch(list(remains)[:BATCH], mark, leader)
+
+
+def _kill_batch(pids: list[int], mark: bytes, leader: process.ProcessId | None) -> None:
+    """Kill some processes of the job, and wait until they have ended."""
+    pinned = _pin(pids)
+    try:
         # A pid may have changed hands before it was pinned: only what is the job's still, or again, is killed.
-        for pid in _remains(mark, leader) & pinned.keys():
+        doomed = _remains(mark, leader) & pinned.keys()
+        for pid in doomed:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pinned[pid], signal.SIGKILL)
-            select.select([pinned[pid]], [], [])  # readable when the process has ended
+        for pid in doomed:
+            poller = select.poll()
+            poller.register(pinned[pid], select.POLLIN)  # readable when the process has ended
+            poller.poll()
+    finally:
         for pidfd in pinned.values():
             os.close(pidfd)
 
@@ -73,7 +89,7 @@ def _remains(mark: bytes, leader: process.ProcessId | None) -> set[int]:
     return {*process.with_environment(mark), *session}
 
 
-def _pin(pids: set[int]) -> dict[int, int]:
+def _pin(pids: list[int]) -> dict[int, int]:
     """Descriptors (pidfds) of the processes that are still there, by pid."""
     pinned: dict[int, int] = {}
     for pid in pids:

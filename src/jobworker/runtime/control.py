@@ -42,7 +42,7 @@ class Control:
     def _accept(self) -> bool:
         try:
             connection, _ = self._listener.accept()
-        except BlockingIOError:
+        except OSError:  # nobody is waiting, or the machine is out of descriptors: no job must be lost for it
             return False
         if protocol.peer_uid(connection) not in (0, os.geteuid()):
             connection.close()
@@ -50,7 +50,7 @@ class Control:
         connection.setblocking(False)
         self._connections[connection.fileno()] = connection
         self._poller.register(connection, select.POLLIN)
-        for message in self._history.values():
+        for message in reversed(self._history.values()):  # who has heard of the start knows of what has come since
             self._send(connection, message)
         return True
 
@@ -64,12 +64,13 @@ class Control:
         if not packet:
             self._drop(connection)
             return
+        request: Message = {}
         try:
             request = protocol.decode(packet)
-            reply = {"reply": request["n"], "ok": self._on_request(request)}
+            reply: Message = {"reply": request["n"], "ok": self._on_request(request)}
         except Exception:  # noqa: BLE001 - whatever is wrong with a request: a job must not be lost for it
-            self._drop(connection)
-            return
+            # Of a newer release's daemon, most likely. The connection stays, since that asks for other things, too.
+            reply = {"reply": request.get("n"), "ok": False, "unknown": True}
         self._send(connection, reply)
 
     def _send(self, connection: socket.socket, message: Message) -> None:

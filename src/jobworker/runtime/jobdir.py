@@ -141,8 +141,13 @@ class JobDir:
         return listener
 
     def connect(self) -> socket.socket:
-        """A connection to the control socket. Raises `ConnectionRefusedError` if its supervisor has gone."""
+        """A non-blocking connection to the control socket.
+
+        Raises `ConnectionRefusedError` if its supervisor has gone, and `BlockingIOError` if it has not answered the
+        connections before.
+        """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.setblocking(False)
         try:
             connection.connect(self._control_path)
         except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import struct
 from collections.abc import Sequence
@@ -22,6 +23,11 @@ _UMASK = 0o022  # as everywhere; the supervisor's own is for what only we may re
 
 _STAGES = ("cgroup", "session", "setuid", "chdir", "exec")
 _FAILURE = struct.Struct("=ii")  # errno, position in _STAGES
+
+
+# Seconds that entering the working directory and executing the program may take. It is microseconds, unless they are on
+# a file system that does not answer.
+START_PATIENCE = 30.0
 
 
 class LaunchError(Exception):
@@ -88,7 +94,7 @@ def launch(program: Program, *, output: int, cgroup: Cgroup | None) -> int:
                 os._exit(127)
         os.close(report_write)
         report_write = -1
-        report = os.read(report_read, _FAILURE.size)
+        report = _read_report(report_read, pid)
     finally:
         for fd in (null, report_read, report_write):
             if fd >= 0:
@@ -98,6 +104,17 @@ def launch(program: Program, *, output: int, cgroup: Cgroup | None) -> int:
         number, position = _FAILURE.unpack(report)
         raise LaunchError(number, _STAGES[int(position)])
     return pid
+
+
+def _read_report(fd: int, pid: int) -> bytes:
+    """What the child says has failed; nothing once it has executed the program. It is killed if it takes too long."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    if poller.poll(START_PATIENCE * 1000):
+        return os.read(fd, _FAILURE.size)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise LaunchError(errno.ETIMEDOUT, "exec")
 
 
 def _fork(cgroup: Cgroup | None) -> tuple[int, bool]:

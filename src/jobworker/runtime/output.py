@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
@@ -9,7 +10,7 @@ import termios
 from contextlib import suppress
 
 _PIPE_BYTES = 1024 * 1024  # the most that the kernel grants without privileges; a burst of it does not block the job
-_DISCARD_BYTES = 64 * 1024
+_COPY_BYTES = 64 * 1024
 
 
 class OutputPump:
@@ -58,12 +59,24 @@ class OutputPump:
             moved = os.splice(self.read_end, self.file, _PIPE_BYTES, offset_dst=self.size)
         except BlockingIOError:
             raise
-        except OSError:  # the file cannot grow; from here on all is dropped, so that what is kept has no gap in it
-            return self._drop()
+        except OSError as error:
+            # EINVAL: not on this file system. Otherwise the file cannot grow; from here on all is dropped, so that what
+            # is kept has no gap in it.
+            return self._copy() if error.errno == errno.EINVAL else self._drop()
         self.size += moved
         return moved
 
+    def _copy(self) -> int:
+        data = os.read(self.read_end, _COPY_BYTES)
+        written = 0
+        with suppress(OSError):  # as above; what of this piece is not in the file is dropped
+            while written < len(data):
+                written += os.pwrite(self.file, data[written:], self.size + written)
+        self.size += written
+        self.dropped += len(data) - written
+        return len(data)
+
     def _drop(self) -> int:
-        moved = len(os.read(self.read_end, _DISCARD_BYTES))
+        moved = len(os.read(self.read_end, _COPY_BYTES))
         self.dropped += moved
         return moved

@@ -30,7 +30,10 @@ from jobworker.runtime.protocol import Message
 from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
 
 OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and frees less than a megabyte
-KILL_INTERVAL = 0.02  # seconds; without a cgroup, processes may be born while their parents are being killed
+# Seconds between kills: the first ones for processes that are born while their parents are being killed, which only
+# happens without a cgroup; then longer and longer, for one that the kernel does not let go of.
+KILL_INTERVAL = 0.02
+MAX_KILL_INTERVAL = 1.0
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
 MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
 MAX_SUBJECT_CHARS = 1000  # of a program that could not be started: the message has to fit into a packet
@@ -71,6 +74,7 @@ class Supervisor:
         self._time_limit_at: float | None = None  # deadlines are of time.monotonic()
         self._kill_at: float | None = None
         self._killing = False
+        self._kill_interval = KILL_INTERVAL
 
     def run(self) -> None:
         """Start, watch and end the job."""
@@ -144,6 +148,7 @@ class Supervisor:
             return True
         if self._killing:
             self._tree.kill()
+            self._kill_interval = min(self._kill_interval * 2, MAX_KILL_INTERVAL)
         return False
 
     def _wait(self) -> None:
@@ -164,7 +169,7 @@ class Supervisor:
     def _timeout(self) -> float | None:
         """Milliseconds until the next deadline; `None` if there is none."""
         if self._killing:
-            return KILL_INTERVAL * 1000
+            return self._kill_interval * 1000
         at = self._time_limit_at if self._kill_at is None else self._kill_at
         return None if at is None else min(max(0.0, at - time.monotonic()), MAX_POLL) * 1000 + 1
 
@@ -233,7 +238,8 @@ class Supervisor:
             with suppress(KeyError, ValueError):  # at the end of the output it is unregistered already; no cgroup is -1
                 self._poller.unregister(fd)
         if self._sync:
-            os.fsync(self._pump.file)
+            with suppress(OSError):  # a disk that fails: the end is known all the same, and has to be told
+                os.fsync(self._pump.file)
         code = self._leader_code
         cause = self._cause or (Cause.SIGNALED if code is not None and code < 0 else Cause.EXITED)
         end = JobEnd(

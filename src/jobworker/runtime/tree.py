@@ -31,11 +31,16 @@ class Tree(Protocol):
 
 
 class CgroupTree:
-    """The processes in a cgroup: none can leave, and one write kills them all."""
+    """The processes in a cgroup, which one write kills.
+
+    None can leave, unless it may write to another cgroup: root's, or those of a server without root, whose user is its
+    jobs' user. What has left is a descendant of this process all the same, a subreaper.
+    """
 
     def __init__(self, cgroup: Cgroup) -> None:
         self.cgroup: Cgroup | None = cgroup
         self._group = cgroup
+        self._outside = DescendantTree()
 
     def signal(self, number: int, *, group: int | None = None) -> None:
         """Send a signal to every process, or to those of one process group."""
@@ -44,11 +49,13 @@ class CgroupTree:
     def kill(self) -> None:
         """Kill every process, at once."""
         self._group.kill()
+        if not self._group.populated:
+            self._outside.kill()
 
     @property
     def empty(self) -> bool:
         """Whether no process lives any more."""
-        return not self._group.populated
+        return not self._group.populated and self._outside.empty
 
 
 class DescendantTree:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from jobworker.core.errors import JobworkerError, RequestIdReusedError
-from jobworker.core.job import Job
+from jobworker.core.job import Job, JobEnd
+from jobworker.core.state import Cause
 from jobworker.executors.base import Execution, Executor
 from jobworker.store.base import JobStore
 from jobworker.worker.live import LiveJob
@@ -17,13 +19,18 @@ RECOVERY_BUDGET = 60.0
 AT_A_TIME = 32  # directories that are looked at side by side; each holds a few descriptors meanwhile
 
 
+RETRY = 0.5  # seconds
+UNREADABLE = (JobworkerError, ValueError, LookupError, TypeError, AttributeError)  # what a damaged record leads to
+
+
 @dataclass(kw_only=True, slots=True)
 class RecoveryReport:
     """What was found, in ids of jobs.
 
     `adopted` run on, `ended` had ended meanwhile, `never_ran` were accepted and not started (nobody was told that they
     were), `forgotten` had no directory any more, `unreadable` have records that cannot be read and were left alone
-    (with what is wrong).
+    (with what is
+    wrong); the store has these as LOST.
     """
 
     adopted: list[str] = field(default_factory=list[str])
@@ -60,15 +67,36 @@ async def _recover_one(  # noqa: PLR0913, PLR0917 - the step of a loop, with wha
 ) -> None:
     async with slots:
         try:
-            found = await executor.recover(job_id)
-        except (JobworkerError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+            found = await _recovered(job_id, executor)
+        except UNREADABLE as error:
             report.unreadable[job_id] = f"{type(error).__name__}: {error}"
+            await _give_up(job_id, executor, store)
             return
         if found is None:
             await store.remove(job_id)
             report.never_ran.append(job_id)
             return
         await _settle(*found, store, adopt, report)
+
+
+async def _recovered(job_id: str, executor: Executor) -> tuple[Job, Execution | None] | None:
+    while True:
+        try:
+            return await executor.recover(job_id)
+        except OSError:  # out of descriptors, most likely; the budget for all of it ends this, too
+            await asyncio.sleep(RETRY)
+
+
+async def _give_up(job_id: str, executor: Executor, store: JobStore) -> None:
+    """Have the store say of a job whose records cannot be read that it is lost: nobody can watch or stop it."""
+    job = await store.get(job_id)
+    if job is not None:
+        await store.update(replace(job, end=lost_now(executor.output_size(job_id))))
+
+
+def lost_now(output_bytes: int) -> JobEnd:
+    """The end of a job of which nobody will know more."""
+    return JobEnd(cause=Cause.LOST, end_time=datetime.now(UTC), output_bytes=output_bytes)
 
 
 async def _settle(

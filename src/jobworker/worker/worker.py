@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from signal import SIGTERM
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from jobworker.core.errors import (
     InvalidArgumentError,
@@ -28,30 +28,24 @@ from jobworker.core.job import DEFAULT_GRACE, Job, StopRequest, check_signal
 from jobworker.core.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, JobFilter, JobPage
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
-from jobworker.executors.base import Executor, Output
+from jobworker.executors.base import Executor, Outcome
 from jobworker.store.base import JobStore
 from jobworker.worker import retention as retention_
 from jobworker.worker.live import LiveJob
 from jobworker.worker.quotas import Quotas, RunningJobs
-from jobworker.worker.recovery import RecoveryReport, recover
+from jobworker.worker.recovery import UNREADABLE, RecoveryReport, lost_now, recover
 from jobworker.worker.retention import Retention
+from jobworker.worker.stream import Chunk, chunks
+from jobworker.worker.tasks import Tasks
 
-CHUNK_BYTES = 1024 * 1024  # large enough to be fast over TLS, small enough to hold one for each follower
 RETENTION_INTERVAL = 3600.0  # seconds
 RETRY = 1.0  # seconds between tries of what a full disk or too many open files have kept from being done
 STOP_ALL_GRACE = timedelta(seconds=10)
+STOP_ALL_PATIENCE = 20.0  # seconds; after the grace jobs are killed, which is a matter of milliseconds
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 __all__ = ["Chunk", "RecoveryReport", "Worker", "WorkerInfo"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chunk:
-    """Bytes of output, and the offset of the first one."""
-
-    offset: int
-    data: bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,9 +85,7 @@ class Worker:
         self._running = RunningJobs(self._quotas)
         self._live: dict[str, LiveJob] = {}
         self._starting: dict[tuple[str, str], asyncio.Future[Job]] = {}
-        self._tasks = asyncio.TaskGroup()
-        self._background: set[asyncio.Task[None]] = set()
-        self._starts: set[asyncio.Future[Job]] = set()
+        self._tasks = Tasks()
         self._entered = False
         self.recovery = RecoveryReport()
 
@@ -104,7 +96,7 @@ class Worker:
         except BaseException:
             await self._leave()
             raise
-        self._in_background(self._retain())
+        self._tasks.watch(self._retain)
         self._entered = True
         return self
 
@@ -143,11 +135,11 @@ class Worker:
             if limit not in self._executor.info.enforceable_limits:
                 raise LimitNotEnforceableError(limit, "this server cannot enforce it; start the job without it")
         if request_id is None:
-            return await asyncio.shield(self._detached(self._start(spec, owner, None)))
+            return await asyncio.shield(self._tasks.start(self._start, spec, owner, None))
         request = (owner, _canonical(request_id))
         start = self._starting.get(request)
         if start is None:
-            start = self._starting[request] = self._detached(self._start_once(spec, *request))
+            start = self._starting[request] = self._tasks.start(self._start_once, spec, *request)
             start.add_done_callback(lambda _: self._starting.pop(request))
         job = await asyncio.shield(start)
         if job.spec != spec:
@@ -229,7 +221,7 @@ class Worker:
             size = output.size() if job.end is None else job.end.output_bytes
             if not 0 <= offset <= size:
                 raise OffsetOutOfRangeError(job_id, offset=offset, first=0, end=size)
-            async for chunk in _chunks(output, offset, size, live if follow else None):
+            async for chunk in chunks(output, offset, size, live if follow else None):
                 yield chunk
         finally:
             if live is not None:
@@ -255,7 +247,7 @@ class Worker:
         if found.start_time is None:  # that start failed, and so did forgetting it
             await self._store.remove(found.id)
             return await self._start(spec, owner, request_id)
-        return found
+        return self._as_it_is(found)
 
     async def _start(self, spec: JobSpec, owner: str, request_id: str | None) -> Job:
         with self._running.admit(owner):
@@ -277,7 +269,7 @@ class Worker:
             except StoreError:
                 await self._take_back(live)
                 raise
-            self._in_background(self._watch(live))
+            self._tasks.watch(self._watch, live)
             return job
 
     async def _take_back(self, live: LiveJob) -> None:
@@ -294,7 +286,7 @@ class Worker:
         """Go on with a job of an earlier worker."""
         self._running.take(live.job.owner)
         self._live[live.job.id] = live
-        self._in_background(self._watch(live))
+        self._tasks.watch(self._watch, live)
 
     # Watch
 
@@ -304,8 +296,11 @@ class Worker:
             try:
                 outcome = await live.execution.outcome()
                 break
-            except (OSError, ValueError, LookupError):  # out of descriptors, most likely: it can wait for better times
+            except OSError:  # out of descriptors, most likely: it can wait for better times
                 await asyncio.sleep(RETRY)
+            except UNREADABLE:  # there is a record of the end, and nobody will ever know what it said
+                outcome = Outcome(end=lost_now(self._executor.output_size(live.job.id)), stop=live.job.stop)
+                break
         job = live.with_outcome(outcome)
         remembered = await self._remember(job)
         live.end(job)
@@ -338,66 +333,24 @@ class Worker:
                     await self._store.remove(job_id)
             await asyncio.sleep(RETENTION_INTERVAL)  # ages grow with the clock; there is no event to wait for
 
-    # Tasks
-
-    def _detached(self, work: Coroutine[Any, Any, Job]) -> asyncio.Future[Job]:
-        """Have work done even if nobody waits for it any more; its error is for whoever waits, not for the group."""
-        result: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        result.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs it as forgotten
-
-        async def run() -> None:
-            try:
-                result.set_result(await work)
-            except asyncio.CancelledError:
-                result.cancel()
-                raise
-            except Exception as error:  # noqa: BLE001 - handed on
-                result.set_exception(error)
-
-        self._tasks.create_task(run())
-        self._starts.add(result)
-        result.add_done_callback(self._starts.discard)
-        return result
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._tasks.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    # Leave
 
     async def _stop_all(self) -> None:
-        if self._starts:
-            await asyncio.wait(self._starts)  # these run in a moment, too
+        await self._tasks.starts_ended()  # these run in a moment, too
         stop = StopRequest(
             requested_by="jobworker (stop on exit)", request_time=datetime.now(UTC), grace=STOP_ALL_GRACE
         )
-        async with asyncio.TaskGroup() as group:
-            for live in list(self._live.values()):
-                group.create_task(live.execution.request_stop(stop))
-                group.create_task(live.ended.wait())
+        with suppress(TimeoutError):  # a process that the kernel does not let go of must not keep this one
+            async with asyncio.timeout(STOP_ALL_PATIENCE), asyncio.TaskGroup() as group:
+                for live in list(self._live.values()):
+                    group.create_task(live.execution.request_stop(stop))
+                    group.create_task(live.ended.wait())
 
     async def _leave(self) -> None:
         """Let starts that are under way come to their end, and let go of the jobs."""
-        for task in self._background:
-            task.cancel()
-        # Not with the error, which would make the group cancel the starts.
-        await self._tasks.__aexit__(None, None, None)
+        await self._tasks.__aexit__()
         for live in self._live.values():
             await live.execution.close()
-
-
-async def _chunks(output: Output, offset: int, size: int, live: LiveJob | None) -> AsyncIterator[Chunk]:
-    """The output from an offset on, until the job of `live` has ended; without one, up to `size`."""
-    while True:
-        # Asked before the read: what is read after the end is all there will ever be.
-        complete = live is None or live.ended.is_set()
-        data = await output.read(offset, CHUNK_BYTES if live is not None else min(CHUNK_BYTES, size - offset))
-        if data:
-            yield Chunk(offset=offset, data=data)
-            offset += len(data)
-        elif complete:
-            return
-        else:
-            await output.changed()
 
 
 def _canonical(request_id: str) -> str:

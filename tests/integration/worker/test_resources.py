@@ -61,10 +61,17 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert not packages & {"asyncio", "sqlite3", "grpc", "logging", "ssl", "typing_extensions", "concurrent"}
 
 
+async def only_the_spawner_is_left() -> None:
+    """Supervisors exit in a moment, once they have told the end."""
+    while len(process.descendants(os.getpid())) > 1:
+        await asyncio.sleep(0)
+
+
 async def test_ended_jobs_leave_nothing_open(tree: str, worker: Worker, state_dir: Path) -> None:
     """After 200 ended jobs and some that never started, descriptors, tasks and children are as at the beginning."""
     for _ in range(2):  # whatever is made on first use
         await output_of(worker, await worker.start(shell("echo x"), "ada"))
+    await only_the_spawner_is_left()
     files, tasks, children = sorted(open_files()), len(asyncio.all_tasks()), process.descendants(os.getpid())
     for _ in range(20):
         jobs = await asyncio.gather(*(worker.start(shell("echo x"), "ada") for _ in range(10)))
@@ -75,6 +82,7 @@ async def test_ended_jobs_leave_nothing_open(tree: str, worker: Worker, state_di
             await worker.wait(job.id)
     while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - those that are about to end
         await asyncio.sleep(0)
+    await only_the_spawner_is_left()
     assert sorted(open_files()) == files
     assert process.descendants(os.getpid()) == children
     assert not worker._live  # pyright: ignore[reportPrivateUsage] - nothing shows what is remembered too long

@@ -342,7 +342,8 @@ async def test_after_a_reboot_jobs_are_lost_and_no_process_is_touched(
             assert await output_of(worker, job_id) == b"ready\n"
         assert named("sleep 4266") == [survivor]
     finally:
-        os.kill(survivor, signal.SIGKILL)
+        for pid in (survivor, *named("sleep 4267")):
+            os.kill(pid, signal.SIGKILL)
         gone([survivor])
 
 
