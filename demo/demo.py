@@ -1,6 +1,7 @@
 """See jobworker work: certificates, a server on loopback, real jobs, and a crash that nobody notices.
 
-Run by `make demo`. Everything lives in a throw-away folder and is gone afterwards, also after Ctrl-C.
+Run by `make demo`. Everything lives in a throw-away folder and is gone afterwards, also after a failure or Ctrl-C.
+Exits with 0 if all of it went as it should.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 JOBWORKER = str(Path(sys.executable).with_name("jobworker"))
-READY = re.compile(r"serving on (\S+)", re.IGNORECASE)
+READY = re.compile(r"serving on (\S+)")
 PATIENCE = 30.0  # seconds for a step that takes well under one on an idle machine
+COLUMNS = 110  # of a command before it is broken
+TICKS = [f"tick {i}\n" for i in range(1, 7)]
 TICKING = 'for i in 1 2 3 4 5 6; do echo "tick $i"; sleep 0.5; done; exit 7'
+
+
+class DemoError(Exception):
+    """Something did not go as it should."""
 
 
 def say(text: str) -> None:
@@ -30,44 +37,75 @@ def say(text: str) -> None:
 
 def show(*words: str) -> None:
     """Show a command as a user would type it."""
-    print(f"  $ {shlex.join(['jobworker', *words])}", flush=True)
+    line = "  $ jobworker"
+    for word in map(shlex.quote, words):
+        if len(line) + len(word) > COLUMNS:
+            print(f"{line} \\")
+            line = "       "
+        line += f" {word}"
+    print(line, flush=True)
 
 
-def jobworker(*words: str, expect: int = 0) -> str:
-    """Show a command, run it, show and return what it prints. Exits if its status is not the expected one."""
+def check(*, expected: object, found: object, what: str) -> None:
+    """End the demo unless it found what it expected."""
+    if found != expected:
+        raise DemoError(f"{what} should have been {expected!r}, and was {found!r}")
+
+
+def ask(*words: str) -> str:
+    """Show a command, run it, show what it prints, and return that."""
     show(*words)
-    done = subprocess.run([JOBWORKER, *words], stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
-    print("".join(f"  {line}\n" for line in done.stdout.splitlines()), end="", flush=True)
-    if done.returncode != expect:
-        sys.exit(f"demo: expected exit status {expect}, got {done.returncode}")
+    done = subprocess.run([JOBWORKER, *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    print("".join(f"  {line}\n" for line in (done.stdout + done.stderr).splitlines()), end="", flush=True)
+    check(expected=0, found=done.returncode, what="the exit status")
     return done.stdout.strip()
 
 
-class Server:
-    """A `jobworker serve` process that can be killed and started again at the same address."""
+def watch(*words: str, code: int = 0, on_line: Callable[[int], None] = lambda _count: None) -> list[str]:
+    """Show a command and what it prints, line by line as it comes, and return the lines.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    `on_line` is called with the number of lines so far.
+    """
+    show(*words)
+    lines: list[str] = []
+    with subprocess.Popen([JOBWORKER, *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(f"  {line}", end="", flush=True)
+                lines.append(line)
+                on_line(len(lines))
+        except BaseException:
+            process.kill()
+            raise
+    print(f"  (exit status {process.returncode})", flush=True)
+    check(expected=code, found=process.returncode, what="the exit status")
+    return lines
+
+
+class Server:
+    """A `jobworker serve` that can be killed and started again at the same address."""
+
+    def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self.address = "127.0.0.1:0"
 
-    def start(self) -> None:
-        """Start it and wait until it listens."""
-        pki = self._folder / "pki"
+    def start(self, *flags: str) -> None:
+        """Start it and wait until it serves."""
         words = [
-            *("serve", "--listen", self.address, "--state-dir", str(self._folder / "state")),
-            *("--server-cert", str(pki / "server.crt"), "--server-key", str(pki / "server.key")),
-            *("--client-ca", str(pki / "ca.crt")),
+            *("serve", "--listen", self.address, "--state-dir", "state", "--audit-log", "audit.log"),
+            *("--server-cert", "pki/server.crt", "--server-key", "pki/server.key", "--client-ca", "pki/ca.crt", *flags),
         ]
         show(*words)
-        self._process = subprocess.Popen([JOBWORKER, *words], stderr=subprocess.PIPE, text=True)
+        # in a session of its own, so that Ctrl-C reaches the demo alone, which then stops it
+        self._process = subprocess.Popen([JOBWORKER, *words], stderr=subprocess.PIPE, text=True, start_new_session=True)
         assert self._process.stderr is not None
         for line in self._process.stderr:
+            print(f"  {line}", end="", flush=True)
             if found := READY.search(line):
                 self.address = found[1]
                 return
-            print(f"  {line}", end="")
-        sys.exit("demo: the server did not start")
+        raise DemoError("the server did not start")
 
     def kill(self) -> None:
         """Kill it without warning."""
@@ -76,7 +114,7 @@ class Server:
         self._process.wait()
 
     def stop(self) -> None:
-        """Stop it as an administrator would; it leaves jobs running."""
+        """Stop it as an administrator would; it leaves jobs running unless it was started to stop them."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(PATIENCE)
@@ -85,82 +123,90 @@ class Server:
 @contextmanager
 def scene() -> Generator[Server]:
     """A throw-away folder with certificates, and a server; all of it is gone afterwards, jobs included."""
-    with ExitStack() as cleanup:
-        folder = Path(tempfile.mkdtemp(prefix="jobworker-demo-"))
-        cleanup.callback(shutil.rmtree, folder)
+    folder = Path(tempfile.mkdtemp(prefix="jobworker-demo-"))
+    os.chdir(folder)
+    server = Server()
+    try:
+        say(f"All of this happens in {folder}, which is removed at the end.")
         say("1. Certificates. Who you are and what you may do stands in yours; there are no passwords.")
-        pki = str(folder / "pki")
-        jobworker("pki", "init", "--dir", pki, "--host", "127.0.0.1", "--host", "localhost")
-        jobworker("pki", "issue", "alice", "--role", "user", "--dir", pki)
+        ask("pki", "init", "--dir", "pki", "--host", "127.0.0.1", "--host", "localhost")
+        ask("pki", "issue", "alice", "--role", "user", "--dir", "pki")
         for name in [name for name in os.environ if name.startswith("JOBWORKER_")]:
             del os.environ[name]
-        os.environ.update(
-            JOBWORKER_CA=f"{pki}/ca.crt", JOBWORKER_CERT=f"{pki}/alice.crt", JOBWORKER_KEY=f"{pki}/alice.key"
-        )
-        server = Server(folder)
-        cleanup.callback(server.stop)
-        say("2. A server. It needs no privileges; as root it runs jobs as nobody.")
+        os.environ["JOBWORKER_CONFIG_DIR"] = str(folder / "config")
+
+        say("2. A server, on this machine only. It needs no privileges; as root it runs jobs as nobody.")
         server.start()
-        os.environ["JOBWORKER_SERVER"] = server.address
-        cleanup.callback(stop_all_jobs)
+        say("   And where you are, once: which server, and your certificate for it.")
+        files = ("--ca", "pki/ca.crt", "--cert", "pki/alice.crt", "--key", "pki/alice.key")
+        ask("profile", "add", "demo", "--server", server.address, *files)
         yield server
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # what follows must not be interrupted
+        try:
+            leave_nothing(server)
+        finally:
+            shutil.rmtree(folder)
 
 
-def stop_all_jobs() -> None:
-    """Leave nothing running, whatever has happened."""
-    listed = subprocess.run(
-        [JOBWORKER, "list", "--state", "RUNNING", "--output", "json"], capture_output=True, text=True, check=False
-    )
-    for job_id in re.findall(r'"id": ?"([0-9a-f-]{36})"', listed.stdout):
-        subprocess.run([JOBWORKER, "stop", job_id, "--grace", "0s"], capture_output=True, check=False)
+def leave_nothing(server: Server) -> None:
+    """End the server and every job that it or one before it may have left."""
+    server.stop()
+    if Path("state").exists():
+        say("Cleaning up: jobs outlive their server, unless it is told to take them with it.")
+        server.start("--stop-jobs-on-exit")
+        server.stop()
+
+
+def play(server: Server) -> None:
+    """Play the scenes."""
+    say("3. Run a command there: its output comes here while it runs, and its exit status becomes ours.")
+    script = 'for part in 1 2 3; do echo "part $part, as $(id -un)"; sleep 0.3; done; exit 3'
+    watch("run", "--", "sh", "-c", script, code=3)
+
+    say("4. Start one with children, one of which hides in a session of its own, and stop it: nothing of it is left.")
+    job = ask("start", "--name", "sleepers", "--", "sh", "-c", "sleep 4242 & setsid sleep 4243 & sleep 4244")
+    ask("stop", job)
+    ask("status", job)
+
+    say("5. Crash the server with kill -9 while a stream runs. The job ticks on; the stream carries on at the byte.")
+    job = ask("start", "--name", "ticking", "--", "sh", "-c", TICKING)
+
+    def crash(count: int) -> None:
+        if count == 2:
+            say("   -- kill -9 of the server, and then a new one --")
+            server.kill()
+            server.start()
+
+    lines = watch("stream", job, on_line=crash)
+    check(expected=TICKS, found=lines, what="the output")
+    say("   Six ticks, none twice, none missing. The job's exit status, 7, was not lost either:")
+    watch("wait", job, code=7)
+
+    say("6. What there was, and how each of them ended:")
+    ask("list")
 
 
 def main() -> int:
-    """Play all scenes."""
-    with scene() as server:
-        say("3. Run a command there: live output here, and its exit status is ours.")
-        jobworker("run", "--", "sh", "-c", "echo hello from $(uname -n) as $(id -un); exit 3", expect=3)
-
-        say("4. Start one that takes its time, with children, and stop it: the whole process tree ends.")
-        job = jobworker("start", "--name", "sleepers", "--", "sh", "-c", "sleep 4242 & setsid sleep 4243 & sleep 4244")
-        jobworker("stop", job)
-        jobworker("status", job)
-
-        say(
-            "5. Crash the server with kill -9 while a stream runs. The job ticks on; the stream carries on at the byte."
-        )
-        job = jobworker("start", "--name", "ticking", "--", "sh", "-c", TICKING)
-        show("stream", job)
-        stream = subprocess.Popen([JOBWORKER, "stream", job], stdout=subprocess.PIPE, text=True)
-        assert stream.stdout is not None
-        seen: list[str] = []
-        for line in stream.stdout:
-            print(f"  {line}", end="", flush=True)
-            seen.append(line)
-            if len(seen) == 2:
-                say("   -- kill -9 of the server, and a new one --")
-                server.kill()
-                server.start()
-        stream.wait(PATIENCE)
-        if seen != [f"tick {i}\n" for i in range(1, 7)]:
-            sys.exit(f"demo: the stream was not complete: {seen}")
-        say("   Six ticks, none twice, none missing. And the exit code was not lost:")
-        jobworker("wait", job, expect=7)
-
-        say("6. What was there:")
-        jobworker("list")
-    say("Done. The server is stopped, and the folder is gone.")
+    """Play it all, and say how it went."""
+    try:
+        with scene() as server:
+            play(server)
+    except (DemoError, subprocess.TimeoutExpired) as error:
+        say(f"This did not go well: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    say("Done. Nothing is left of it. `jobworker --help` and README.md go on from here.")
     return 0
 
 
-def end(_number: int, _frame: object) -> None:
-    """Clean up, as after Ctrl-C."""
-    sys.exit(143)
+def interrupt(*_: object) -> None:
+    """Take SIGTERM for Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, end)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    signal.signal(signal.SIGTERM, interrupt)
+    sys.exit(main())
