@@ -31,7 +31,7 @@ def leftovers(folder: Path) -> list[str]:
 def _uses(process: Path, folder: Path) -> bool:
     try:
         links = [process / "cwd", *process.joinpath("fd").iterdir()]
-        return any(os.readlink(link).startswith(str(folder)) for link in links)
+        return any(str(link.readlink()).startswith(str(folder)) for link in links)
     except OSError:  # it has just ended, or is somebody else's
         return False
 
