@@ -1,1 +1,1 @@
-"""Measurements, each a program of its own: `python -m benchmarks.NAME`."""
+"""Measurements: all of them by `python -m benchmarks`, lists in detail by `python -m benchmarks.listing`."""

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to keep it all meanwhile, on the disk to be measured")
     parser.add_argument("--only", default="", help="measure only the parts whose title has this in it")
     options = parser.parse_args()
-    began = time.perf_counter()
+    began, load = time.perf_counter(), os.getloadavg()[1]
     with tempfile.TemporaryDirectory(prefix="jobworker-bench-", dir=options.folder) as folder:
         figures = measure(
             Path(folder),
@@ -44,7 +44,8 @@ def main() -> None:
     print(figures.table())
     print(
         f"\n{options.rounds} rounds in {time.perf_counter() - began:.0f} s; {os.cpu_count()} cores, "
-        f"Linux {platform.release()}, Python {platform.python_version()}"
+        f"Linux {platform.release()}, Python {platform.python_version()}; "
+        f"load of the machine in the five minutes before: {load:.1f}"
     )
 
 
