@@ -161,7 +161,7 @@ class ServerSettings:
     max_running_jobs: Annotated[int, COUNT, "Jobs that run at the same time."] = 1000
     max_running_jobs_per_user: Annotated[int, COUNT, "Jobs of one user that run at the same time."] = 200
     max_followers_per_user: Annotated[
-        int, COUNT, "Calls of one user that stay open at the same time: output streams, waits, watches."
+        int, COUNT, "Streams and waits of one user that are open at the same time, and as many stops under way."
     ] = 256
     max_command_bytes: Annotated[int, SIZE, "Size of a job's arguments and environment."] = 1024**2
     max_request_bytes: Annotated[int, SIZE, "Size of a request; at least that of max_command_bytes."] = 2 * 1024**2

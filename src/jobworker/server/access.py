@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from jobworker.auth.policy import Permission
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Access:
-    """What an RPC needs.
+class Hold(StrEnum):
+    """Calls that can stay open for as long as their caller likes, by what they are counted as.
 
-    `held` marks calls that stay open for as long as the caller likes; a user may have a bounded number of them, and
-    they are ended at once when the server ends.
+    A user may have a bounded number of each: who has reached the bound of watching can still stop a job.
     """
 
+    WATCH = "open streams and waits"
+    STOP = "stops under way"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Access:
+    """What an RPC needs, and what it is counted as if it can stay open for long."""
+
     permission: Permission
-    held: bool = False
+    hold: Hold | None = None
 
 
 # By the full name of the RPC, as gRPC has it. docs/api.md shows this table. Nothing is open to a certificate without
@@ -26,18 +33,20 @@ TABLE: Mapping[str, Access] = {
     "/jobworker.v1.JobService/StartJob": Access(permission=Permission.START),
     "/jobworker.v1.JobService/GetJob": Access(permission=Permission.READ),
     "/jobworker.v1.JobService/ListJobs": Access(permission=Permission.LIST),
-    "/jobworker.v1.JobService/StopJob": Access(permission=Permission.STOP, held=True),
+    "/jobworker.v1.JobService/StopJob": Access(permission=Permission.STOP, hold=Hold.STOP),
     "/jobworker.v1.JobService/SignalJob": Access(permission=Permission.SIGNAL),
-    "/jobworker.v1.JobService/WaitJob": Access(permission=Permission.READ, held=True),
-    "/jobworker.v1.JobService/StreamOutput": Access(permission=Permission.READ, held=True),
+    "/jobworker.v1.JobService/WaitJob": Access(permission=Permission.READ, hold=Hold.WATCH),
+    "/jobworker.v1.JobService/StreamOutput": Access(permission=Permission.READ, hold=Hold.WATCH),
     "/jobworker.v1.JobService/DeleteJob": Access(permission=Permission.DELETE),
     "/jobworker.v1.JobService/GetServerInfo": Access(permission=Permission.INFO),
     "/proto.WorkerService/StartJob": Access(permission=Permission.START),
-    "/proto.WorkerService/StopJob": Access(permission=Permission.STOP, held=True),
+    "/proto.WorkerService/StopJob": Access(permission=Permission.STOP, hold=Hold.STOP),
     "/proto.WorkerService/GetJobStatus": Access(permission=Permission.READ),
-    "/proto.WorkerService/GetOutputStream": Access(permission=Permission.READ, held=True),
+    "/proto.WorkerService/GetOutputStream": Access(permission=Permission.READ, hold=Hold.WATCH),
     "/grpc.health.v1.Health/Check": Access(permission=Permission.HEALTH),
     "/grpc.health.v1.Health/List": Access(permission=Permission.HEALTH),
-    "/grpc.health.v1.Health/Watch": Access(permission=Permission.HEALTH, held=True),
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access(permission=Permission.REFLECT, held=True),
+    "/grpc.health.v1.Health/Watch": Access(permission=Permission.HEALTH, hold=Hold.WATCH),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access(
+        permission=Permission.REFLECT, hold=Hold.WATCH
+    ),
 }

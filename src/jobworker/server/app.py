@@ -90,11 +90,11 @@ class Api:
     async def end(self, *, grace: timedelta, hurry: asyncio.Event) -> None:
         """Take no more calls, and end those that there are.
 
-        Streams, waits and watches are ended at once, and their callers are told to come back. Others may take `grace`,
-        or until `hurry` is set; then they are cancelled.
+        Streams and waits are ended at once, and their callers are told to come back. Others may take `grace`, or until
+        `hurry` is set; then they are cancelled.
         """
         await self._health.enter_graceful_shutdown()
-        self._held.end()
+        self._held.end_watches()
         async with asyncio.TaskGroup() as group:
             hurrying = group.create_task(self._cancel_calls_when(hurry))
             await self._server.stop(grace.total_seconds())

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import aclosing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
@@ -45,6 +46,30 @@ _HANDLER_KINDS = {
     (True, False): grpc.stream_unary_rpc_method_handler,
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
+
+
+@dataclass(kw_only=True, slots=True)
+class _Record:
+    """What becomes known of a call on its way through the gate."""
+
+    rpc: str
+    begin: datetime = field(default_factory=lambda: datetime.now(UTC))
+    begin_clock: float = field(default_factory=time.monotonic)
+    principal: Principal | None = None
+    call: Call | None = None
+    code: str = "OK"
+
+    def for_audit(self, peer: str) -> AuditRecord:
+        return AuditRecord(
+            time=self.begin,
+            rpc=self.rpc,
+            peer=peer,
+            code=self.code,
+            seconds=time.monotonic() - self.begin_clock,
+            principal=self.principal and self.principal.name,
+            serial=self.principal and self.principal.serial,
+            job_id=self.call and self.call.job_id,
+        )
 
 
 class Gate(grpc.aio.ServerInterceptor):
@@ -83,58 +108,55 @@ class Gate(grpc.aio.ServerInterceptor):
             await asyncio.wait(self._tasks)
 
     async def _pass(self, rpc: str, context: Context, work: Work, *, offered: bool = True) -> Any:  # noqa: ANN401 -- a response, if the RPC has just one
-        task = _current_task()
-        self._tasks.add(task)
-        begin, begin_clock = datetime.now(UTC), time.monotonic()
-        principal: Principal | None = None
-        call: Call | None = None
-        code = "OK"
-        try:
+        with self._recorded(rpc, context) as record:
             try:
-                principal = _authenticate(context)
-                if not offered:
-                    return await work()
-                access = self._authorize(rpc, principal)
-                call = Call(principal=principal, permission=access.permission)
-                current_call.set(call)
-                async with self._held.hold(principal.name) if access.held else nullcontext():
-                    if access.held:  # the caller learns that it was let in, however long there is nothing to say
-                        await context.send_initial_metadata(())
-                    return await work()
+                return await self._admit(record, context, work, offered=offered)
+            except asyncio.CancelledError:  # the caller has left
+                record.code = "CANCELLED"
+                raise
+            except grpc.aio.AbortError:
+                record.code = context.code().name
+                raise
+            except grpc.aio.BaseError:  # gRPC's own: there is nobody left to answer
+                record.code = "CANCELLED"
+                raise
+            except NotImplementedError:  # a call of a contract that its servicer does not have
+                record.code = "UNIMPLEMENTED"
+                await _abort_unimplemented(context)
+            except Exception as error:  # noqa: BLE001 -- all of them end here: none may reach a caller as it is
+                status = public_status(error, rpc)
+                record.code = status.code.name
+                await context.abort(status.code, status.text, status.trailing_metadata)
+
+    async def _admit(self, record: _Record, context: Context, work: Work, *, offered: bool) -> Any:  # noqa: ANN401 -- as above
+        record.principal = principal = _authenticate(context)
+        if not offered:
+            return await work()
+        access = self._authorize(record.rpc, principal)
+        record.call = Call(principal=principal, permission=access.permission)
+        current_call.set(record.call)
+        async with self._held.hold(principal.name, access.hold) if access.hold else nullcontext():
+            if access.hold:  # the caller learns that it was let in, however long there is nothing to say
+                await context.send_initial_metadata(())
+            try:
+                return await work()
             except asyncio.CancelledError:
-                if task.cancelling():
-                    raise  # the caller has left
+                if _current_task().cancelling():
+                    raise
+                # Nobody has cancelled this call, but what it waits for was given up: its caller must hear of it.
                 raise ServerUnavailableError("the server gave the call up; try again") from None
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        except grpc.aio.AbortError:
-            code = context.code().name
-            raise
-        except grpc.aio.BaseError:  # gRPC's own: there is nobody left to answer
-            code = "CANCELLED"
-            raise
-        except NotImplementedError:  # a call of a contract that its servicer does not have
-            code = "UNIMPLEMENTED"
-            await _abort_unimplemented(context)
-        except Exception as error:  # noqa: BLE001 -- all of them end here: none may reach a caller as it is
-            status = public_status(error, rpc)
-            code = status.code.name
-            await context.abort(status.code, status.text, status.trailing_metadata)
+
+    @contextmanager
+    def _recorded(self, rpc: str, context: Context) -> Generator[_Record]:
+        """Have a call be known while it is at work, and audited when it is over."""
+        task = _current_task()
+        record = _Record(rpc=rpc)
+        self._tasks.add(task)
+        try:
+            yield record
         finally:
             self._tasks.discard(task)
-            self._audit.write(
-                AuditRecord(
-                    time=begin,
-                    rpc=rpc,
-                    peer=context.peer(),
-                    code=code,
-                    seconds=time.monotonic() - begin_clock,
-                    principal=principal and principal.name,
-                    serial=principal and principal.serial,
-                    job_id=call and call.job_id,
-                )
-            )
+            self._audit.write(record.for_audit(context.peer()))
 
     def _authorize(self, rpc: str, principal: Principal) -> Access:
         access = self._access.get(rpc)

@@ -1,4 +1,4 @@
-"""Calls that stay open for as long as the caller likes: counted by user, ended when the server ends."""
+"""Calls that stay open for as long as their callers like: counted by user, and watches ended when the server ends."""
 
 from __future__ import annotations
 
@@ -8,45 +8,59 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from jobworker.core.errors import QuotaExceededError, ServerUnavailableError
+from jobworker.server.access import Hold
 
 
 class HeldCalls:
-    """The open streams, waits and watches of all users."""
+    """The calls of all users that are held open."""
 
     def __init__(self, *, per_user: int) -> None:
         self._per_user = per_user
-        self._by_user: Counter[str] = Counter()
-        self._limits: set[asyncio.Timeout] = set()
+        self._open: Counter[tuple[str, Hold]] = Counter()
+        self._watches: set[asyncio.Timeout] = set()
         self._ending = False
 
     @asynccontextmanager
-    async def hold(self, user: str) -> AsyncGenerator[None]:
-        """Count a call while the block runs. Raises `QuotaExceededError`, and `ServerUnavailableError` at the end."""
+    async def hold(self, user: str, kind: Hold) -> AsyncGenerator[None]:
+        """Count a call while the block runs.
+
+        Raises `QuotaExceededError`, and `ServerUnavailableError` for a watch when the server ends.
+        """
+        if self._open[user, kind] >= self._per_user:
+            raise QuotaExceededError(f"{kind} per user", self._per_user)
+        self._open[user, kind] += 1
+        try:
+            if kind is Hold.WATCH:
+                async with self._until_the_end():
+                    yield
+            else:
+                yield
+        finally:
+            self._open[user, kind] -= 1
+            if not self._open[user, kind]:
+                del self._open[user, kind]
+
+    def end_watches(self) -> None:
+        """End all watches and refuse new ones: their callers are told to come back."""
+        self._ending = True
+        for limit in self._watches:
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def _until_the_end(self) -> AsyncGenerator[None]:
         if self._ending:
             raise _ending()
-        if self._by_user[user] >= self._per_user:
-            raise QuotaExceededError("open streams and waits per user", self._per_user)
-        self._by_user[user] += 1
         limit = asyncio.timeout(None)
         try:
             async with limit:
-                self._limits.add(limit)
+                self._watches.add(limit)
                 yield
         except TimeoutError:
             if not limit.expired():
                 raise
             raise _ending() from None
         finally:
-            self._limits.discard(limit)
-            self._by_user[user] -= 1
-            if not self._by_user[user]:
-                del self._by_user[user]
-
-    def end(self) -> None:
-        """End all calls and refuse new ones: their callers are told to come back."""
-        self._ending = True
-        for limit in self._limits:
-            limit.reschedule(asyncio.get_running_loop().time())
+            self._watches.discard(limit)
 
 
 def _ending() -> ServerUnavailableError:

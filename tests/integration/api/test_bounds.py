@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -54,6 +55,23 @@ def test_followers_of_a_user_are_bounded(bounded: Server) -> None:
             assert refused.bound == 3
         assert next(others.StreamOutput(request, timeout=LIMIT)).data == b"hello\n"
         assert again.StopJob(pb.StopJobRequest(job_id=job), timeout=LIMIT).state == pb.Job.STOPPED
+
+
+def test_stops_under_way_of_a_user_are_bounded(bounded: Server) -> None:
+    """They are counted on their own; when one is over, the next can begin."""
+    with bounded.channel(bounded.client("alice")) as channel:
+        alice = JobServiceStub(channel)
+        job = start(alice, "sh", "-c", "trap '' TERM; echo ready; sleep 600 & wait; sleep 600").id
+        follower = alice.StreamOutput(pb.StreamOutputRequest(job_id=job, follow=True), timeout=LIMIT)
+        assert next(follower).data == b"ready\n"
+        stops = [alice.StopJob.future(pb.StopJobRequest(job_id=job), timeout=LIMIT) for _ in range(3)]
+        while not alice.GetJob(pb.GetJobRequest(job_id=job), timeout=LIMIT).HasField("stop"):
+            pass  # each answer is an event of its own; the stops are at work within a few of them
+        refused = refusal_of(lambda: alice.StopJob(pb.StopJobRequest(job_id=job), timeout=LIMIT))
+        assert isinstance(refused, QuotaExceededError)
+        assert str(refused) == "the limit of 3 stops under way per user is reached"
+        assert alice.SignalJob(pb.SignalJobRequest(job_id=job, signal=signal.SIGKILL), timeout=LIMIT)
+        assert {stop.result().state for stop in stops} == {pb.Job.STOPPED}
 
 
 def test_running_jobs_are_bounded(bounded: Server) -> None:

@@ -37,6 +37,7 @@ class Fixture:
 
     gate: Gate
     held: HeldCalls
+    channel: grpc.aio.Channel
     stub: Any
     lines: list[str]
 
@@ -68,7 +69,7 @@ async def gate_before(
     user = authority.client("alice")
     credentials = grpc.ssl_channel_credentials(authority.certificate, user.key, user.certificate)
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
-        yield Fixture(gate=gate, held=held, stub=JobServiceStub(channel), lines=lines)
+        yield Fixture(gate=gate, held=held, channel=channel, stub=JobServiceStub(channel), lines=lines)
     await server.stop(None)
     async with asyncio.timeout(LIMIT):
         await gate.idle()
@@ -166,7 +167,7 @@ async def test_held_calls_end_together_and_no_new_one_begins(tmp_path: Path) -> 
         await both_wait.wait()
         code, _ = await refusal_of(fixture.stub.WaitJob(pb.WaitJobRequest()))
         assert code == "RESOURCE_EXHAUSTED"
-        held.end()
+        held.end_watches()
         for code, error in (*await waits, await refusal_of(fixture.stub.WaitJob(pb.WaitJobRequest()))):
             assert code == "UNAVAILABLE"
             assert "the server is shutting down" in str(error)
@@ -181,3 +182,21 @@ async def test_a_timeout_of_the_servicers_own_is_a_fault(tmp_path: Path) -> None
     async with gate_before(tmp_path, behave) as fixture:
         code, _ = await refusal_of(fixture.stub.WaitJob(pb.WaitJobRequest()))
     assert code == "INTERNAL"
+
+
+@pytest.mark.parametrize("hold", access.Hold)
+async def test_who_may_wait_long_is_told_that_it_was_let_in(tmp_path: Path, hold: access.Hold) -> None:
+    """The caller hears from the server before there is an answer, and so can tell silence from an outage."""
+    answered = asyncio.Event()
+
+    async def behave() -> pb.Job:
+        await answered.wait()
+        return pb.Job(id="x")
+
+    async with gate_before(tmp_path, behave, {GET: Access(permission=Permission.READ, hold=hold)}) as fixture:
+        # As a stream, since gRPC shows what comes before the answer of a unary call only together with it.
+        call = fixture.channel.unary_stream(GET, bytes, pb.Job.FromString)(b"", timeout=LIMIT)
+        await call.initial_metadata()
+        assert not call.done()
+        answered.set()
+        assert [job.id async for job in call] == ["x"]

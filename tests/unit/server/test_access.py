@@ -30,11 +30,14 @@ def test_every_rpc_has_a_row() -> None:
     assert set(access.TABLE) == set(served_rpcs())
 
 
-def test_every_stream_is_counted() -> None:
-    """A call that can stay open for as long as its caller likes is held against its user's bound."""
+def test_what_can_stay_open_is_counted() -> None:
+    """Streams, waits and stops last for as long as their callers like, so they are held against a bound."""
     streams = {rpc for rpc, streaming in served_rpcs().items() if streaming}
-    held = {rpc for rpc, row in access.TABLE.items() if row.held}
-    assert held == streams | {"/jobworker.v1.JobService/WaitJob"}
+    held = {hold: {rpc for rpc, row in access.TABLE.items() if row.hold is hold} for hold in access.Hold}
+    assert held == {
+        access.Hold.WATCH: streams | {"/jobworker.v1.JobService/WaitJob"},
+        access.Hold.STOP: {rpc for rpc in access.TABLE if rpc.endswith("/StopJob")},
+    }
 
 
 def test_every_permission_is_of_use() -> None:
