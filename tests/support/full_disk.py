@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jobworker.core.spec import JobSpec
 from jobworker.worker import Chunk, local_worker
+from tests.support.workers import Gate
 
 SIZE = 4_000_000  # twice the disk
 
@@ -19,13 +20,17 @@ async def main(disk: Path) -> None:
     ballast = disk / "ballast"
     async with local_worker(disk / "state") as worker:
         ballast.write_bytes(b"x" * 500_000)
-        script = f"head -c {SIZE} /dev/zero; exit 5"
+        gate = Gate(disk / "gate")  # until the start has been remembered, which needs room
+        script = f"read x < {gate.path}; head -c {SIZE} /dev/zero; exit 5"
         job = await worker.start(JobSpec(argv=("sh", "-c", script)), "ada")
+        gate.open()
+        gate.close()
         stream = worker.stream(job.id)
         size = len((await anext(stream)).data)
         follower = asyncio.ensure_future(_rest(stream))
         log = disk / "state" / "jobs" / job.id / "output"
-        while _free(disk):  # noqa: ASYNC110 - until it is full, which tells nobody
+        # Until it is full, which tells nobody, but for what is too little for a write of many pages.
+        while _free(disk) > 64 * 1024 and (await worker.get(job.id)).end is None:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         assert (await worker.get(job.id)).output_bytes == log.stat().st_size
         ballast.unlink()

@@ -207,9 +207,9 @@ async def test_removing_a_job_does_not_cut_off_its_reader(worker: Worker) -> Non
 
 @needs_root
 @pytest.mark.timeout(60)
-def test_a_full_disk_stops_no_job(tmp_path: Path) -> None:
+def test_a_full_disk_stops_no_job(shared: Path) -> None:
     """The job goes on to its end; what was kept has no gap; what was dropped is counted; the end is recorded."""
-    mounted = tmp_path / "disk"
+    mounted = shared / "disk"
     mounted.mkdir()
     command = f"mount -t tmpfs -o size=2m none {mounted} && exec {sys.executable} -m tests.support.full_disk {mounted}"
     tried = subprocess.run(

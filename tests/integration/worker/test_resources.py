@@ -63,7 +63,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
 async def only_the_spawner_is_left() -> None:
     """Supervisors exit in a moment, once they have told the end."""
-    while len(process.descendants(os.getpid())) > 1:
+    while len(process.descendants(os.getpid())) > 1:  # noqa: ASYNC110 - they are no children of this process  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0)
 
 

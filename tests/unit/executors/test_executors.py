@@ -1,0 +1,124 @@
+"""The daemon's side: whom jobs run as, the handle on the spawner, and the watch over growing files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from jobworker.core.errors import InvalidArgumentError
+from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.spawner import Spawner
+from jobworker.executors.user import JobUser
+from tests.support.workers import gone, open_files
+
+ME = os.geteuid()
+
+
+def test_jobs_run_as_nobody_where_the_daemon_is_root_and_else_as_its_own_user() -> None:
+    """Nobody runs as root by omission, and only root may choose somebody else."""
+    user = JobUser.find(None)
+    assert (user.name, user.uid) == ("nobody", pwd.getpwnam("nobody").pw_uid) if ME == 0 else (user.name, ME)
+    assert JobUser.find(user.name) == user
+    with pytest.raises(InvalidArgumentError, match="no user 'no-such-user'"):
+        JobUser.find("no-such-user")
+
+
+@pytest.mark.skipif(ME != 0, reason="only root may become another user to try it")
+def test_only_root_may_choose_another_user() -> None:
+    """Found out when a daemon starts, not when a job does."""
+    nobody = pwd.getpwnam("nobody")
+    os.seteuid(nobody.pw_uid)
+    try:
+        assert JobUser.find(None).name == "nobody"
+        assert JobUser.find("nobody").uid == nobody.pw_uid
+        with pytest.raises(InvalidArgumentError, match="only root"):
+            JobUser.find("root")
+    finally:
+        os.seteuid(ME)
+
+
+async def test_a_spawner_that_has_died_is_replaced(tmp_path: Path) -> None:
+    """By the next request; nothing of the old one is left, and closing ends the new one."""
+    files = sorted(open_files())
+    spawner = Spawner(tmp_path / "log")
+    spawner.start()
+    first = spawner.pid
+    os.kill(first, signal.SIGKILL)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as any_descriptor:
+        await spawner.request("bury", [any_descriptor.fileno()] * 3)
+        gone([first])
+        while spawner.pid == first or not spawner.pid:  # the first request may have gone to the dying one
+            await asyncio.sleep(0)
+            await spawner.request("bury", [any_descriptor.fileno()] * 3)
+    second = spawner.pid
+    await spawner.close()
+    gone([second])
+    await spawner.close()
+    assert sorted(open_files()) == files
+
+
+async def test_a_spawner_without_a_log_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """Also no descriptor."""
+    files = sorted(open_files())
+    with pytest.raises(FileNotFoundError):
+        Spawner(tmp_path / "no" / "log").start()
+    assert sorted(open_files()) == files
+
+
+async def test_readers_of_a_file_are_told_that_it_has_grown(tmp_path: Path) -> None:
+    """Each of them, by one inotify instance; who has left is not; the last one takes the watch along."""
+    watch = GrowthWatch()
+    path = tmp_path / "output"
+    path.write_bytes(b"one")
+    readers = [FileOutput(os.fsencode(path), watch) for _ in range(3)]
+    for reader in readers:
+        assert await reader.read(0, 100) == b"one"
+        assert await reader.read(3, 100) == b""
+        assert await reader.read(9, 100) == b""
+    waiting = [asyncio.ensure_future(reader.changed()) for reader in readers]
+    await asyncio.sleep(0)
+    with path.open("ab") as file:
+        file.write(b"two")
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiting)
+    assert [await reader.read(3, 2) for reader in readers] == [b"tw"] * 3
+    assert open_files().count("anon_inode:inotify") == 1
+    readers[0].close()
+    path.unlink()
+    for reader in readers[1:]:
+        assert await reader.read(0, 100) == b"onetwo"
+        reader.wake()
+        await reader.changed()
+        reader.close()
+    watch.close()
+    assert "anon_inode:inotify" not in open_files()
+
+
+async def test_a_backlog_is_read_without_stopping_the_loop(tmp_path: Path) -> None:
+    """Large reads happen elsewhere, and give what small ones would."""
+    watch = GrowthWatch()
+    path = tmp_path / "output"
+    data = os.urandom(3_000_000)
+    path.write_bytes(data)
+    reader = FileOutput(os.fsencode(path), watch)
+    assert reader.size() == len(data)
+    assert await reader.read(5, 1 << 20) == data[5 : 5 + (1 << 20)]
+    assert await reader.read(2_999_000, 1 << 20) == data[2_999_000:]
+    reader.close()
+    watch.close()
+
+
+async def test_a_file_that_is_not_there_leaves_nothing_open(tmp_path: Path) -> None:
+    """Neither a descriptor nor a watch."""
+    watch = GrowthWatch()
+    files = sorted(open_files())
+    with pytest.raises(FileNotFoundError):
+        FileOutput(os.fsencode(tmp_path / "none"), watch)
+    assert sorted(open_files()) == files
+    watch.close()

@@ -1,0 +1,269 @@
+"""The pieces beside the daemon, each on its own."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from jobworker.runtime import protocol
+from jobworker.runtime.control import Control
+from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.output import OutputPump
+from jobworker.runtime.protocol import Message
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Generator[JobDir]:
+    """A job directory, at a path that is too long for a socket's."""
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    with JobDir.create(long / "job") as directory:
+        yield directory
+
+
+def test_a_record_is_there_whole_or_not_at_all(directory: JobDir) -> None:
+    """What is written is read back; what was cut off in the middle is not seen; what is no record is an error."""
+    assert directory.read("exit.json") is None
+    directory.write("exit.json", {"a": "\udcff\0é"}, sync_directory=True)
+    assert directory.read("exit.json") == {"a": "\udcff\0é"}
+    assert stat.S_IMODE(os.stat("exit.json", dir_fd=directory.fd).st_mode) == 0o600
+    Path(f"/proc/self/fd/{directory.fd}/exit.json.new").write_text('{"a": "half')
+    assert directory.read("exit.json") == {"a": "\udcff\0é"}
+    directory.write("exit.json", {"b": 1}, sync_directory=False)
+    assert directory.read("exit.json") == {"b": 1}
+    for wrong in ("", "{", "[]", "5", '"x"'):
+        Path(f"/proc/self/fd/{directory.fd}/exit.json").write_text(wrong)
+        with pytest.raises(ValueError):  # noqa: PT011 - of whatever kind json raises
+            directory.read("exit.json")
+
+
+def test_a_lock_lasts_as_long_as_its_last_descriptor(directory: JobDir) -> None:
+    """Also where a copy of it has been sent to another process, and no longer."""
+    lock = directory.lock()
+    assert lock is not None
+    assert directory.lock() is None
+    with subprocess.Popen(["cat"], pass_fds=[lock], stdin=subprocess.PIPE) as holder:
+        os.close(lock)
+        assert directory.lock() is None
+        holder.kill()
+    again = directory.lock()
+    assert again is not None
+    os.close(again)
+
+
+def test_a_control_socket_can_be_taken_over(directory: JobDir) -> None:
+    """A dead supervisor's socket refuses; the next one stands in its place; only its owner may enter."""
+    with pytest.raises(FileNotFoundError):
+        directory.connect()
+    directory.listen().close()
+    with pytest.raises(ConnectionRefusedError):
+        directory.connect()
+    before = os.umask(0)
+    try:
+        with directory.listen() as listener, directory.connect() as connection:
+            assert stat.S_IMODE(os.stat("control", dir_fd=directory.fd).st_mode) == 0o600
+            accepted, _ = listener.accept()
+            with accepted:
+                assert protocol.peer_uid(accepted) == os.geteuid()
+                assert connection.fileno() >= 0
+    finally:
+        os.umask(before)
+
+
+class Talk:
+    """A `Control` with its poll loop, and connections to it."""
+
+    def __init__(self, directory: JobDir, listener: socket.socket) -> None:
+        self.directory = directory
+        self.poller = select.poll()
+        self.control = Control(listener, self.poller, accept)
+
+    def connect(self) -> socket.socket:
+        """A connection that has been accepted."""
+        connection = self.directory.connect()
+        connection.settimeout(10)
+        self.serve()
+        return connection
+
+    def serve(self) -> None:
+        """Handle whatever has come."""
+        while ready := self.poller.poll(0):
+            for fd, _ in ready:
+                self.control.handle(fd)
+
+
+def accept(request: Message) -> bool:
+    """Take stops and signals as they are, as a supervisor does; anything else is an error."""
+    return {"stop": True, "signal": False}[request["op"]]
+
+
+@pytest.fixture
+def talk(directory: JobDir) -> Generator[Talk]:
+    """A supervisor's side of its control socket."""
+    with directory.listen() as listener:
+        talk = Talk(directory, listener)
+        yield talk
+        talk.serve()  # let it see that the others have gone
+
+
+def messages(connection: socket.socket) -> list[Message]:
+    """All that has arrived at a connection."""
+    found: list[Message] = []
+    connection.setblocking(False)
+    while True:
+        try:
+            packet = connection.recv(protocol.MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return found
+        if not packet:
+            return [*found, {"closed": True}]
+        found.append(protocol.decode(packet))
+
+
+def test_a_newcomer_is_told_the_present_state(talk: Talk) -> None:
+    """The last message of each event, also to one who connects just before the end."""
+    talk.control.tell("started", time="t")
+    early = talk.connect()
+    late = talk.directory.connect()  # not accepted yet
+    talk.control.tell("ended")
+    started, ended = {"event": "started", "time": "t"}, {"event": "ended"}
+    assert messages(early) == [started, ended]
+    assert messages(late) == [started, ended]
+    early.close()
+    late.close()
+    talk.serve()
+
+
+def test_requests_are_answered_by_their_number(talk: Talk) -> None:
+    """Each with what came of it."""
+    with talk.connect() as connection:
+        for number, operation in enumerate(("stop", "signal", "stop")):
+            connection.send(protocol.encode({"op": operation, "n": number}))
+        talk.serve()
+        assert messages(connection) == [
+            {"reply": 0, "ok": True},
+            {"reply": 1, "ok": False},
+            {"reply": 2, "ok": True},
+        ]
+
+
+@pytest.mark.parametrize("packet", [b"{", b"[]", b"{}", b'{"op": "dance", "n": 1}', b"\xff" * 20_000, b'{"n": 1}'])
+def test_what_makes_no_sense_harms_nobody(talk: Talk, packet: bytes) -> None:
+    """A job is not lost for a request that its supervisor does not understand; others are served on."""
+    with talk.connect() as strange, talk.connect() as other:
+        strange.send(packet)
+        talk.serve()
+        assert {"reply": 1, "ok": True} not in messages(strange)
+        other.send(protocol.encode({"op": "stop", "n": 7}))
+        talk.serve()
+        assert messages(other) == [{"reply": 7, "ok": True}]
+    talk.serve()
+
+
+def test_a_daemon_that_has_gone_or_does_not_read_harms_nobody(talk: Talk) -> None:
+    """Telling an event drops it; that its descriptor polled ready in the same round is no error."""
+    gone, deaf, good = talk.connect(), talk.connect(), talk.connect()
+    gone.close()
+    ready = [fd for fd, _ in talk.poller.poll(0)]
+    for _ in range(3000):  # more than a socket's buffer takes
+        talk.control.tell("event", text="x" * 100)
+        messages(good)
+    for fd in ready:
+        talk.control.handle(fd)
+    good.send(protocol.encode({"op": "stop", "n": 1}))
+    talk.serve()
+    assert messages(good)[-1] == {"reply": 1, "ok": True}
+    assert messages(deaf)[-1] == {"closed": True}
+    deaf.close()
+    good.close()
+    talk.serve()
+
+
+def content(directory: JobDir) -> bytes:
+    """The output of a job."""
+    fd = directory.open_output()
+    try:
+        return os.pread(fd, 1000, 0)
+    finally:
+        os.close(fd)
+
+
+def test_a_pump_keeps_all_and_ends_with_the_last_writer(directory: JobDir) -> None:
+    """Its size is the file's; the pipe's end is its end."""
+    pump = OutputPump(directory.create_output(), uid=os.geteuid())
+    assert directory.output_size() == 0
+    assert not pump.pump()
+    os.write(pump.write_end, b"one\0")
+    assert pump.pump()
+    os.write(pump.write_end, b"two")
+    pump.close_write_end()
+    pump.drain()
+    assert (pump.size, pump.dropped) == (7, 0)
+    assert not pump.pump()
+    assert pump.ended
+    assert content(directory) == b"one\0two"
+    with pytest.raises(FileExistsError):
+        directory.create_output()
+    os.close(pump.file)
+    os.close(pump.read_end)
+
+
+def test_a_pump_that_cannot_keep_drops_and_counts(tmp_path: Path) -> None:
+    """From the first byte that the file cannot take nothing more is kept, even if there is room again."""
+    code = f"""
+import os, resource, signal
+from jobworker.linux import sandbox
+from jobworker.runtime.output import OutputPump
+sandbox.default_signals()  # as in a supervisor, which SIGXFSZ must not end either
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+pump = OutputPump(os.open({str(tmp_path / "output")!r}, os.O_WRONLY | os.O_CREAT), uid=os.geteuid())
+total = 0
+for _ in range(5):
+    total += os.write(pump.write_end, b"x" * 60_000)
+    pump.drain()
+assert pump.size <= 100_000 and pump.dropped > 0, (pump.size, pump.dropped)
+kept = pump.size
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+total += os.write(pump.write_end, b"y" * 1000)
+pump.drain()
+assert pump.size == kept == os.fstat(pump.file).st_size
+assert pump.size + pump.dropped == total
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_job_deaf_to_the_signal_of_its_time_limit_is_killed_after_the_grace(directory: JobDir) -> None:
+    """By the supervisor alone, with nobody connected; here with a grace of 0.1 s instead of 10."""
+    code = f"""
+import os, sys
+from datetime import UTC, datetime, timedelta
+from jobworker.core.job import Job
+from jobworker.core.records import job_record
+from jobworker.core.spec import JobSpec
+from jobworker.linux import sandbox
+from jobworker.runtime import supervisor
+from jobworker.runtime.jobdir import JobDir
+supervisor.DEFAULT_GRACE = timedelta(seconds=0.1)
+directory = JobDir({directory.fd})
+script = "trap 'echo deaf' TERM; while :; do sleep 0.01; done"
+spec = JobSpec(argv=("sh", "-c", script), time_limit=timedelta(seconds=0.1))
+job = Job(id="x", owner="ada", spec=spec, create_time=datetime.now(UTC))
+user = dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
+launch = dict(env={{"PATH": "/bin:/usr/bin"}}, cgroup=None, boot_id="", sync=True, **user)
+directory.write("spec.json", {{"job": job_record(job), "launch": launch}}, sync_directory=False)
+sandbox.default_signals()
+supervisor.supervise(directory, directory.listen())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[directory.fd])
+    record = directory.read("exit.json")
+    assert record is not None
+    assert (record["end"]["cause"], record["end"]["signal"]) == ("TIMED_OUT", 9)
+    assert b"deaf\n" in content(directory)
