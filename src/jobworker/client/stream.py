@@ -31,6 +31,9 @@ class OutputStream:
     A cancelled step loses nothing: the next one goes on at the same offset. For one task at a time.
     """
 
+    _call: _Call | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+
     def __init__(self, connection: Connection, job_id: str, *, offset: int, follow: bool) -> None:
         if not 0 <= offset <= MAX_OFFSET:
             raise InvalidArgumentError("offset", f"must be 0 to {MAX_OFFSET}")
@@ -40,7 +43,11 @@ class OutputStream:
         self._follow = follow
         self._connection = connection
         self._backoff = connection.backoff()
-        self._call: _Call | None = None
+
+    def __del__(self) -> None:
+        # A loop over the stream that is left early: else the call would stay open for as long as the connection.
+        if self._call is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._call.cancel)
 
     @property
     def offset(self) -> int:
@@ -105,6 +112,7 @@ class OutputStream:
                 return message if isinstance(message, pb.StreamOutputResponse) else None
 
     async def _open(self) -> _Call:
+        self._loop = asyncio.get_running_loop()
         stub = await self._connection.stub()
         call = stub.StreamOutput(pb.StreamOutputRequest(job_id=self.job_id, offset=self._offset, follow=self._follow))
         await accepted(call, self._backoff)

@@ -33,12 +33,24 @@ class JobUser:
             elif os.geteuid() == 0:
                 entry = pwd.getpwnam(_FALLBACK)
             else:
-                entry = pwd.getpwuid(os.geteuid())
+                return cls._present()
         except KeyError:
-            who = repr(name or _FALLBACK) if name or os.geteuid() == 0 else f"with the id {os.geteuid()}"
-            raise InvalidArgumentError("job_user", f"there is no user {who} on this machine") from None
+            raise InvalidArgumentError("job_user", f"there is no user {name or _FALLBACK!r} on this machine") from None
         if os.geteuid() not in (0, entry.pw_uid):
             raise InvalidArgumentError("job_user", f"only root can run jobs as another user, such as {entry.pw_name!r}")
+        return cls._of(entry)
+
+    @classmethod
+    def _present(cls) -> JobUser:
+        """The user of this process, which need not have a name: in a container it often has none."""
+        uid = os.geteuid()
+        try:
+            return cls._of(pwd.getpwuid(uid))
+        except KeyError:
+            return cls(name=str(uid), uid=uid, gid=os.getegid(), groups=os.getgroups(), home="/")
+
+    @classmethod
+    def _of(cls, entry: pwd.struct_passwd) -> JobUser:
         return cls(
             name=entry.pw_name,
             uid=entry.pw_uid,

@@ -42,6 +42,10 @@ class JobStore(Protocol):
         """One job."""
         ...
 
+    async def owner(self, job_id: str) -> str | None:
+        """Who owns a job; a look that costs the same whether there is one or not."""
+        ...
+
     async def find_request(self, owner: str, request_id: str) -> Job | None:
         """The job that was started with this request id."""
         ...

@@ -76,6 +76,10 @@ class SqliteStore:
         """One job."""
         return await self._run(_find, "id = ?", job_id)
 
+    async def owner(self, job_id: str) -> str | None:
+        """Who owns a job; a look that costs the same whether there is one or not."""
+        return await self._run(_owner, job_id)
+
     async def find_request(self, owner: str, request_id: str) -> Job | None:
         """The job that was started with this request id."""
         return await self._run(_find, "owner = ? AND request_id = ?", owner, request_id)
@@ -138,6 +142,11 @@ def _add(connection: sqlite3.Connection, job: Job) -> None:
 
 def _change(connection: sqlite3.Connection, text: str, parameters: Mapping[str, str | int | None]) -> None:
     connection.execute(text, parameters)
+
+
+def _owner(connection: sqlite3.Connection, job_id: str) -> str | None:
+    row = connection.execute("SELECT owner FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return None if row is None else row[0]
 
 
 def _find(connection: sqlite3.Connection, condition: str, *values: str) -> Job | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -19,8 +20,10 @@ RECOVERY_BUDGET = 60.0
 AT_A_TIME = 32  # directories that are looked at side by side; each holds a few descriptors meanwhile
 
 
-RETRY = 0.5  # seconds
-UNREADABLE = (JobworkerError, ValueError, LookupError, TypeError, AttributeError)  # what a damaged record leads to
+ATTEMPTS = 10
+RETRY = 0.5  # seconds between them
+# What a damaged record, or none where there should be one, leads to.
+UNREADABLE = (JobworkerError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -80,11 +83,11 @@ async def _recover_one(  # noqa: PLR0913, PLR0917 - the step of a loop, with wha
 
 
 async def _recovered(job_id: str, executor: Executor) -> tuple[Job, Execution | None] | None:
-    while True:
-        try:
+    for _ in range(ATTEMPTS - 1):
+        with suppress(OSError):  # out of descriptors, most likely
             return await executor.recover(job_id)
-        except OSError:  # out of descriptors, most likely; the budget for all of it ends this, too
-            await asyncio.sleep(RETRY)
+        await asyncio.sleep(RETRY)
+    return await executor.recover(job_id)
 
 
 async def _give_up(job_id: str, executor: Executor, store: JobStore) -> None:

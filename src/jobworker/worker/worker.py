@@ -40,6 +40,8 @@ from jobworker.worker.tasks import Tasks
 
 RETENTION_INTERVAL = 3600.0  # seconds
 RETRY = 1.0  # seconds between tries of what a full disk or too many open files have kept from being done
+# The kill takes milliseconds; the record of an end, which is deleted next, would wait for room on a full disk.
+TAKE_BACK_PATIENCE = 5.0
 STOP_ALL_GRACE = timedelta(seconds=10)
 STOP_ALL_PATIENCE = 20.0  # seconds; after the grace jobs are killed, which is a matter of milliseconds
 
@@ -155,6 +157,10 @@ class Worker:
         if job is None or job.start_time is None:
             raise JobNotFoundError(job_id)
         return self._as_it_is(job)
+
+    async def owner(self, job_id: str) -> str | None:
+        """Who owns a job; `None` if there is none. It takes as long for one that runs, has ended, or is not there."""
+        return await self._store.owner(job_id)
 
     async def list(
         self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE, page_token: str | None = None
@@ -275,8 +281,11 @@ class Worker:
     async def _take_back(self, live: LiveJob) -> None:
         """Undo a start that cannot be made durable."""
         stop = StopRequest(requested_by=live.job.owner, request_time=datetime.now(UTC), grace=timedelta(0))
-        await live.execution.request_stop(stop)
-        await live.execution.outcome()
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(TAKE_BACK_PATIENCE):
+                await live.execution.request_stop(stop)
+                await live.execution.outcome()
+        await live.execution.close()
         del self._live[live.job.id]
         await self._executor.remove(live.job.id)
         with suppress(StoreError):  # without a directory, the row is forgotten at the next start
