@@ -81,16 +81,6 @@ def gone(pids: list[int]) -> None:
                 os.close(pidfd)
 
 
-def named(pattern: str) -> list[int]:
-    """Pids of living processes whose command line holds a text."""
-    found: list[int] = []
-    for pid in process.pids():
-        with suppress(OSError):
-            if pattern.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" "):
-                found.append(pid)
-    return found
-
-
 def supervisor_of(job_id: str) -> int:
     """The pid of a job's supervisor: the process that holds the lock of its directory."""
     names = {f"jw-sup {job_id}"[:15]}
