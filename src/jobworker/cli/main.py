@@ -59,8 +59,19 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     ctx.exit()
 
 
+class _Root(LazyGroup):
+    """All commands."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run one, with our own code for a reader that went away, which click would take for a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return OUTPUT_CLOSED
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=_Root,
     sections=SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=examples(
@@ -95,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result: object = jobworker.main(arguments, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the second is click's, which does that for the first and for nothing else
         code = OUTPUT_CLOSED
     except CliError as error:
         text.say(str(error))
