@@ -238,16 +238,17 @@ async def test_children_that_outlive_the_first_process_are_killed(worker: Worker
 async def test_children_may_finish_if_the_job_says_so(worker: Worker, new_gate: Callable[[], Gate]) -> None:
     """With WAIT the job ends with its last process, its output is complete and the code is the first one's."""
     gate = new_gate()
-    script = f"(setsid sh -c 'read x < {gate.path}; echo late' &); exit 8"
+    script = f"echo $$; echo ready; (setsid sh -c 'read x < {gate.path}; echo late' &); exit 8"
     job = await worker.start(shell(script, child_policy=ChildPolicy.WAIT), "ada")
-    while not (pids := job_pids(job.id)) or os.getsid(pids[0]) != pids[0]:  # noqa: ASYNC110 - until only the child is left
+    leader = (await said(worker, job)).split()[0]
+    while int(leader) in job_pids(job.id):  # noqa: ASYNC110 - until only the child is left
         await asyncio.sleep(0.005)
     assert (await worker.get(job.id)).state is JobState.RUNNING
     await worker.signal(job.id, signal.SIGKILL)  # the group of the first process is gone: nobody is hit
     gate.open()
     end = await end_of(worker, job)
     assert (end.cause, end.exit_code) == (Cause.EXITED, 8)
-    assert await output_of(worker, job) == b"late\n"
+    assert await output_of(worker, job) == leader + b"\nready\nlate\n"
     other = await worker.start(shell(script, child_policy=ChildPolicy.WAIT), "ada")
     stopped = await worker.stop(other.id, by="ada", grace=NOW)
     assert stopped.state is JobState.STOPPED
