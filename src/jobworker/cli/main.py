@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result: object = jobworker.main(arguments, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # the second is click's, which does that for the first and for nothing else
+    except BrokenPipeError:
         code = OUTPUT_CLOSED
     except CliError as error:
         text.say(str(error))

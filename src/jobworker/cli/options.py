@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -28,9 +28,9 @@ def _remember(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         ctx.meta.setdefault(_FLAGS, {})[param.name] = value  # shared by a command and its group; the command comes last
 
 
-def _client_options(*, hidden: bool) -> Callable[[Decorated], Decorated]:
+def _client_options(options: Sequence[click.Option], *, hidden: bool = False) -> Callable[[Decorated], Decorated]:
     def decorate(command: Decorated) -> Decorated:
-        for option in reversed(_CLIENT_OPTIONS):
+        for option in reversed(options):
             command = click.option(
                 *option.opts,
                 metavar=option.metavar,
@@ -44,8 +44,9 @@ def _client_options(*, hidden: bool) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
-global_client_options = _client_options(hidden=False)
-client_options = _client_options(hidden=True)  # the group's help has them
+global_client_options = _client_options(_CLIENT_OPTIONS)
+client_options = _client_options(_CLIENT_OPTIONS, hidden=True)  # the group's help has them
+profile_fields = _client_options(_CLIENT_OPTIONS[:-1])  # what a profile holds: all but the name of a profile
 
 
 def client_flags(ctx: click.Context) -> Mapping[str, str]:

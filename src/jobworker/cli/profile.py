@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from jobworker.cli import text
-from jobworker.cli.options import client_flags, client_options, examples, output_option
+from jobworker.cli.options import client_flags, examples, output_option, profile_fields
 from jobworker.cli.profiles import Profile, load_profiles, profiles_path, save_profiles
 
 
@@ -29,7 +29,7 @@ def profile() -> None:
     )
 )
 @click.argument("name")
-@client_options
+@profile_fields
 @click.pass_context
 def add(ctx: click.Context, name: str) -> None:
     """Add a profile."""

@@ -13,7 +13,7 @@ from jobworker.cli.exits import JOB_CODES, OUTPUT_CLOSED, UNASKED, CliError
 from jobworker.cli.options import JobExitCommand, client_options, examples, reconnect_option
 from jobworker.cli.session import ask
 from jobworker.cli.spec_options import SpecOptions, job_spec, request_id_option, spec_options
-from jobworker.cli.start import start_and_print
+from jobworker.cli.start import not_known, start_and_print, start_once
 
 if TYPE_CHECKING:
     from jobworker.client import AsyncClient
@@ -80,7 +80,7 @@ async def _run(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
     interrupts = Interrupts(client)
     try:
         async with interrupts.answered():
-            job_id = (await client.start(spec, request_id=request_id)).id
+            job_id = (await start_once(client, spec, request_id)).id
             interrupts.started(job_id)
             return await client.stream(job_id).copy_to(output.write)
     except BrokenPipeError:
@@ -93,5 +93,5 @@ async def _run(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
 
 def _how_to_come_back(job_id: str | None, request_id: str) -> str:
     if job_id is None:
-        return f"left before it was known whether the job was started; --request-id {request_id} starts it once at most"
+        return f"left, {not_known(request_id)}"
     return f"left job {job_id}; `jobworker wait {job_id}` tells how it ends"

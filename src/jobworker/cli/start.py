@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from jobworker.cli.exits import INTERRUPTED, UNASKED, CliError
 from jobworker.cli.options import client_options, examples
 from jobworker.cli.session import ask
 from jobworker.cli.spec_options import SpecOptions, job_spec, request_id_option, spec_options
 
 if TYPE_CHECKING:
+    from jobworker.client import AsyncClient
+    from jobworker.core.job import Job
     from jobworker.core.spec import JobSpec
 
 OLDER_ARGUMENTS = "-args"
@@ -71,4 +75,26 @@ def start(
 
 def start_and_print(spec: JobSpec, request_id: str | None) -> None:
     """Start a job and print its id."""
-    click.echo(ask(lambda client: client.start(spec, request_id=request_id)).id)
+    request = request_id or str(uuid.uuid4())
+    try:
+        job = ask(lambda client: start_once(client, spec, request))
+    except KeyboardInterrupt:
+        raise CliError(f"left, {not_known(request)}", INTERRUPTED) from None
+    click.echo(job.id)
+
+
+async def start_once(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
+    """Start a job; if that may have been done although no answer came, the error says how to find out."""
+    from jobworker.core.errors import ServerUnavailableError
+
+    try:
+        return await client.start(spec, request_id=request_id)
+    except ServerUnavailableError as error:
+        if not client.connected:
+            raise
+        raise CliError(f"{error}; {not_known(request_id)}", UNASKED) from None
+
+
+def not_known(request_id: str) -> str:
+    """What to do when it is not known whether a job was started."""
+    return f"it is not known whether the job was started: with --request-id {request_id} it is started once at most"

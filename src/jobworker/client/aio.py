@@ -75,6 +75,11 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    @property
+    def connected(self) -> bool:
+        """Whether there has been a connection; before that, no call can have reached the server."""
+        return self._connection.connected
+
     async def close(self) -> None:
         """Close the connection. Jobs are not touched."""
         await self._connection.close()

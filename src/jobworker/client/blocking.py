@@ -188,7 +188,8 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 def _stop_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     loop.call_soon_threadsafe(loop.stop)
-    thread.join()
+    if thread is not threading.current_thread():  # it is, where that thread collects the garbage
+        thread.join()
 
 
 async def _next(iterator: AsyncIterator[T]) -> T | None:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
+# What gRPC itself ends calls with when a connection breaks (RST_STREAM) or a server has too many of them. Errors of the
+# server's own come with details and are never taken for these.
+_GIVEN_UP = frozenset(
+    {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.ABORTED}
+)
+
 KEEPALIVE = timedelta(seconds=20)  # how long a call may be silent before the server is asked whether it is there
 KEEPALIVE_ANSWER = timedelta(seconds=10)  # and how long it may take to say so
 
@@ -50,6 +56,11 @@ class Connection:
         self._credentials = credentials
         self._channel: grpc.aio.Channel | None = None
         self._stub: JobServiceAsyncStub | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there has been a connection; before that, no call can have reached the server."""
+        return self._stub is not None
 
     async def stub(self) -> JobServiceAsyncStub:
         """The RPCs of the server. Raises `ServerUnavailableError` if there has never been a connection to it."""
@@ -171,8 +182,14 @@ async def accepted(call: grpc.aio.Call, backoff: Backoff) -> None:
 
 
 def is_outage(status: grpc.aio.AioRpcError) -> bool:
-    """Whether the server may answer if it is asked again: it is away, or it cancelled a call that nobody cancelled."""
-    return status.code() is not grpc.StatusCode.DEADLINE_EXCEEDED and type(_error_of(status)) is ServerUnavailableError
+    """Whether the server may answer if it is asked again.
+
+    It is away, or it cancelled a call that nobody cancelled, or gRPC gave the call up without having an answer.
+    """
+    error = type(_error_of(status))
+    if error is ServerUnavailableError:
+        return status.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+    return error is JobworkerError and status.code() in _GIVEN_UP
 
 
 def _error_of(status: grpc.aio.AioRpcError) -> JobworkerError:

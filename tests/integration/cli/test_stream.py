@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 
 import pytest
@@ -66,6 +67,17 @@ def test_head(alice: Program) -> None:
     assert stream.communicate()[1] == b""
     assert stream.returncode == 141
     alice("stop", job_id, "--grace", "0")
+
+
+@pytest.mark.parametrize("words", [["list", "--output", "json"], ["info"], ["stream", "--help"]])
+def test_nobody_reads(alice: Program, words: list[str]) -> None:
+    """Every command ends quietly when its reader is gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with alice.begin(*words, stdout=writer) as command:
+        os.close(writer)
+        done = command.end()
+    assert (done.code, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("words", [["stream", "ID"], ["list"]])

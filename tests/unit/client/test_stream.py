@@ -8,7 +8,15 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from jobworker.core.errors import JobNotFoundError, OffsetOutOfRangeError, ServerUnavailableError, StoreError
+from jobworker.core.errors import (
+    InternalError,
+    JobNotFoundError,
+    JobworkerError,
+    OffsetOutOfRangeError,
+    QuotaExceededError,
+    ServerUnavailableError,
+    StoreError,
+)
 from tests.unit.client.scripted import (
     ENDED,
     RUNNING,
@@ -31,11 +39,21 @@ ID = ENDED.id
     [
         stream([piece(0, b"abc")], fail(grpc.StatusCode.UNAVAILABLE)),
         stream([piece(0, b"abc")], fail(grpc.StatusCode.CANCELLED)),
+        stream([piece(0, b"abc")], fail(grpc.StatusCode.INTERNAL, "RST_STREAM")),
+        stream([piece(0, b"abc")], fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls")),
         stream([piece(0, b"abc")], refuse(ServerUnavailableError("shutting down"))),
         stream([piece(0, b"abc")]),
         stream([piece(0, b"abc"), piece(5, b"fg")]),
     ],
-    ids=["unavailable", "cancelled by the server", "shutting down", "ended without its last message", "gap"],
+    ids=[
+        "unavailable",
+        "cancelled by the server",
+        "reset",
+        "too many calls",
+        "shutting down",
+        "ended without its last message",
+        "gap",
+    ],
 )
 async def test_goes_on_at_the_byte_after_a_cut(cut: Step) -> None:
     """Whatever cuts a stream, it is asked for again at the offset of the first byte that is missing."""
@@ -77,12 +95,13 @@ async def test_without_follow_it_ends_with_a_job_that_runs() -> None:
         JobNotFoundError(ID),
         OffsetOutOfRangeError(ID, offset=9, first=0, end=3),
         StoreError("the job database cannot be used"),
+        InternalError("1234"),
+        QuotaExceededError("open streams", 3),
     ],
-    ids=["not found", "out of range", "store"],
+    ids=["not found", "out of range", "store", "internal", "quota"],
 )
-async def test_an_answer_that_will_not_change_is_raised(error: Exception) -> None:
+async def test_an_answer_that_will_not_change_is_raised(error: JobworkerError) -> None:
     """Errors of the request or the server's database come through as they are, at once."""
-    assert isinstance(error, (JobNotFoundError, OffsetOutOfRangeError, StoreError))
     async with scripted_server(refuse(error)) as script, client_of(script) as client:
         with pytest.raises(type(error)) as raised:
             await anext(client.stream(ID, 9))
