@@ -69,9 +69,12 @@ async def test_a_time_limit_ends_a_job(worker: Worker) -> None:
     assert (end.cause, end.signal) == (Cause.TIMED_OUT, signal.SIGKILL)
 
 
-async def test_a_time_limit_beyond_what_poll_can_count_is_just_far_away(worker: Worker) -> None:
+async def test_a_time_limit_beyond_what_poll_can_count_is_just_far_away(worker: Worker, gate: Gate) -> None:
     """A limit of ten years neither ends the job nor breaks its supervisor."""
-    job = await worker.start(shell("exit 5", time_limit=timedelta(days=3650)), "ada")
+    script = f"echo ready; read x < {gate.path}; exit 5"
+    job = await worker.start(shell(script, time_limit=timedelta(days=3650)), "ada")
+    await said(worker, job)
+    gate.open()
     assert (await end_of(worker, job)).exit_code == 5
 
 

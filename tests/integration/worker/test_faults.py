@@ -98,6 +98,17 @@ async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_di
         gone([supervisor])
         assert not job_pids(job_id)
         assert await executor.known_ids() == set()
+        frost.freeze()
+        start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4273"))))
+        job_id = await launching(state_dir)
+        frost.thaw()
+        while not (state_dir / "jobs" / job_id / "started.json").exists():
+            pass  # without the loop, which must not see yet that the program runs
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        assert not job_pids(job_id)
+        assert await executor.known_ids() == set()
         for steps in range(40):  # at every await of a start that does not hang
             start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4272"))))
             for _ in range(steps):
