@@ -117,9 +117,9 @@ class Gate(grpc.aio.ServerInterceptor):
             except grpc.aio.AbortError:
                 record.code = context.code().name
                 raise
-            except grpc.aio.BaseError:  # gRPC's own: there is nobody left to answer
+            except grpc.aio.InternalError:  # of a write that failed: there is nobody left to answer
                 record.code = "CANCELLED"
-                raise
+                raise asyncio.CancelledError from None  # gRPC would log its own error with a stack trace
             except NotImplementedError:  # a call of a contract that its servicer does not have
                 record.code = "UNIMPLEMENTED"
                 await _abort_unimplemented(context)
