@@ -7,7 +7,8 @@
     output        the raw bytes that the job wrote; it only grows. Made before the program is executed
     exit.json     how the job ended; written once, by the supervisor or by the one that buries a lost job
 
-A record appears whole or not at all: it is written under a temporary name, synced and renamed.
+A record appears whole or not at all: it is written under a temporary name, synced and renamed. exit.json.new is there
+from the start, so that a full disk has room for the end.
 Everything goes through a descriptor of the directory, so that the length of its path does not matter (a socket's path
 has at most 107 bytes) and nothing changes under our feet when it is moved.
 """
@@ -25,6 +26,7 @@ Record = dict[str, Any]
 
 SPEC, LOCK, CONTROL, STARTED, OUTPUT, EXIT = "spec.json", "lock", "control", "started.json", "output", "exit.json"
 
+_RESERVED_BYTES = 4096  # a block; the end of a job takes some hundreds of bytes
 _LISTEN_BACKLOG = 16  # a daemon and, after a restart, its successor: two connections at a time are usual
 
 
@@ -74,17 +76,30 @@ class JobDir:
     def write(self, name: str, record: Record, *, sync_directory: bool) -> None:
         """Write a record that survives a kill of everybody; with `sync_directory` a power cut, too."""
         temporary = f"{name}.new"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+        fd = self._open_temporary(temporary)
         try:
-            view = memoryview(json.dumps(record, separators=(",", ":")).encode())
+            content = json.dumps(record, separators=(",", ":")).encode()
+            view = memoryview(content)
             while view:
                 view = view[os.write(fd, view) :]
+            os.ftruncate(fd, len(content))  # not before: it would give back what was reserved
             os.fsync(fd)  # else a rename that outlives a power cut may name an empty file
         finally:
             os.close(fd)
         os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         if sync_directory:
             os.fsync(self.fd)
+
+    def reserve(self, name: str) -> None:
+        """Have room for a record that is to be written when the disk may be full. Raises `OSError`."""
+        fd = self._open_temporary(f"{name}.new")
+        try:
+            os.posix_fallocate(fd, 0, _RESERVED_BYTES)
+        finally:
+            os.close(fd)
+
+    def _open_temporary(self, name: str) -> int:
+        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
 
     # Output
 

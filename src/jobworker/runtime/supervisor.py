@@ -114,6 +114,8 @@ class Supervisor:
             jobdir.STARTED, {"time": started, "process": identity._asdict()}, sync_directory=self._sync
         )
         self._control.tell("started", time=started)
+        with suppress(OSError):  # full already: then the end has to wait for room
+            self._directory.reserve(jobdir.EXIT)
 
     def _report_failure(self, error: LaunchError | OSError) -> None:
         """Leave nothing of the job, then say why it could not be started."""
