@@ -202,9 +202,7 @@ class LocalExecutor:
     def _prepare(self, job: Job) -> JobDir:
         directory = JobDir.create(self._path(job.id))
         try:
-            directory.write(
-                jobdir.SPEC, {"job": job_record(job), "launch": self._launch_record(job)}, sync_directory=self._sync
-            )
+            directory.write(jobdir.SPEC, {"job": job_record(job), "launch": self._launch_record(job)}, sync=self._sync)
             if self._sync:
                 _sync_directory(self._jobs)
         except BaseException:

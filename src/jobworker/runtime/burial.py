@@ -33,7 +33,9 @@ def bury(directory: JobDir, listener: socket.socket) -> None:
             raise FileNotFoundError(f"the job directory has no {jobdir.SPEC}")
         _kill_remains(spec, directory.read(jobdir.STARTED))
         end = JobEnd(cause=Cause.LOST, end_time=datetime.now(UTC), output_bytes=directory.output_size() or 0)
-        directory.write(jobdir.EXIT, {"end": end_record(end), "stop": None}, sync_directory=spec["launch"]["sync"])
+        directory.write(
+            jobdir.EXIT, {"end": end_record(end), "stop": None}, sync=spec["launch"]["sync"], sync_content=True
+        )
     control.tell("ended")
 
 

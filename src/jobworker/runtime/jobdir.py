@@ -7,8 +7,8 @@
     output        the raw bytes that the job wrote; it only grows. Made before the program is executed
     exit.json     how the job ended; written once, by the supervisor or by the one that buries a lost job
 
-A record appears whole or not at all: it is written under a temporary name, synced and renamed. exit.json.new is there
-from the start, so that a full disk has room for the end.
+A record appears whole or not at all: it is written under a temporary name and renamed. exit.json.new is there from
+the start, so that a full disk has room for the end.
 Everything goes through a descriptor of the directory, so that the length of its path does not matter (a socket's path
 has at most 107 bytes) and nothing changes under our feet when it is moved.
 """
@@ -73,8 +73,11 @@ class JobDir:
             raise ValueError(f"{name} holds no record")
         return cast("Record", record)
 
-    def write(self, name: str, record: Record, *, sync_directory: bool) -> None:
-        """Write a record that survives a kill of everybody; with `sync_directory` a power cut, too."""
+    def write(self, name: str, record: Record, *, sync: bool, sync_content: bool = False) -> None:
+        """Write a record that survives a kill of everybody; with `sync` a power cut, too.
+
+        With `sync_content` alone it may be missing after a power cut, but it is not empty.
+        """
         temporary = f"{name}.new"
         fd = self._open_temporary(temporary)
         try:
@@ -83,11 +86,12 @@ class JobDir:
             while view:
                 view = view[os.write(fd, view) :]
             os.ftruncate(fd, len(content))  # not before: it would give back what was reserved
-            os.fsync(fd)  # else a rename that outlives a power cut may name an empty file
+            if sync or sync_content:
+                os.fsync(fd)  # else a rename that outlives a power cut may name an empty file
         finally:
             os.close(fd)
         os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-        if sync_directory:
+        if sync:
             os.fsync(self.fd)
 
     def reserve(self, name: str) -> None:

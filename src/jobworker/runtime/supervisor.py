@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from jobworker.core.job import DEFAULT_GRACE, JobEnd, StopRequest
-from jobworker.core.records import Record, end_record, spec_from, stop_from, stop_record, time_text
+from jobworker.core.records import Record, end_record, stop_from, stop_record, time_text
 from jobworker.core.spec import ChildPolicy
 from jobworker.core.state import Cause
 from jobworker.linux import process, sandbox, syscalls
@@ -57,7 +57,7 @@ class Supervisor:
 
     def __init__(self, directory: JobDir, listener: socket.socket, record: Record) -> None:
         self._directory = directory
-        self._spec = spec_from(record["job"]["spec"])
+        self._spec: Record = record["job"]["spec"]  # checked when it was made; a `JobSpec` would cost every supervisor
         self._launch: Record = record["launch"]
         self._sync: bool = self._launch["sync"]
         self._poller = select.poll()
@@ -95,9 +95,9 @@ class Supervisor:
         if self._tree.cgroup is not None:
             self._tree.cgroup.create()
         program = Program(
-            argv=self._spec.argv,
+            argv=self._spec["argv"],
             env=launch_["env"],
-            cwd=self._spec.cwd,
+            cwd=self._spec["cwd"],
             identity=sandbox.Identity(launch_["uid"], launch_["gid"], launch_["groups"]),
         )
         self._leader = launch(program, output=self._pump.write_end, cgroup=self._tree.cgroup)
@@ -106,13 +106,11 @@ class Supervisor:
         if self._tree.cgroup is not None:
             self._cgroup_events = self._tree.cgroup.open_events()
             self._poller.register(self._cgroup_events, select.POLLPRI)
-        if self._spec.time_limit is not None:
-            self._time_limit_at = time.monotonic() + self._spec.time_limit.total_seconds()
+        if self._spec["time_limit"] is not None:
+            self._time_limit_at = time.monotonic() + self._spec["time_limit"]
         started = time_text(datetime.now(UTC))
         identity = process.identify(self._leader)
-        self._directory.write(
-            jobdir.STARTED, {"time": started, "process": identity._asdict()}, sync_directory=self._sync
-        )
+        self._directory.write(jobdir.STARTED, {"time": started, "process": identity._asdict()}, sync=self._sync)
         self._control.tell("started", time=started)
         with suppress(OSError):  # full already: then the end has to wait for room
             self._directory.reserve(jobdir.EXIT)
@@ -130,7 +128,7 @@ class Supervisor:
         with suppress(FileNotFoundError):
             self._directory.delete_output()
         stage = error.stage if isinstance(error, LaunchError) else "prepare"
-        subject = self._spec.cwd if stage == "chdir" else self._spec.argv[0]
+        subject = self._spec["cwd"] if stage == "chdir" else self._spec["argv"][0]
         self._control.tell("failed", errno=error.errno or errno.EIO, stage=stage, subject=subject[:MAX_SUBJECT_CHARS])
 
     # Watch
@@ -140,7 +138,7 @@ class Supervisor:
         self._reap()
         now = time.monotonic()
         if self._cause is None:
-            if self._leader_code is not None and self._spec.child_policy is ChildPolicy.KILL:
+            if self._leader_code is not None and self._spec["child_policy"] == ChildPolicy.KILL:
                 self._killing = True
             elif self._time_limit_at is not None and now >= self._time_limit_at:
                 self._begin_end(Cause.TIMED_OUT, signal.SIGTERM, DEFAULT_GRACE)
@@ -205,7 +203,7 @@ class Supervisor:
         self._reap()
         if self._cause is Cause.STOPPED:
             return False
-        return self._leader_code is not None and (self._spec.child_policy is ChildPolicy.KILL or self._tree.empty)
+        return self._leader_code is not None and (self._spec["child_policy"] == ChildPolicy.KILL or self._tree.empty)
 
     def _handle_stop(self, stop: StopRequest) -> None:
         if self._cause is None:
@@ -262,7 +260,7 @@ class Supervisor:
 
     def _try_to_record(self, record: Record) -> bool:
         try:
-            self._directory.write(jobdir.EXIT, record, sync_directory=self._sync)
+            self._directory.write(jobdir.EXIT, record, sync=self._sync, sync_content=True)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                 raise

@@ -32,12 +32,12 @@ def directory(tmp_path: Path) -> Generator[JobDir]:
 def test_a_record_is_there_whole_or_not_at_all(directory: JobDir) -> None:
     """What is written is read back; what was cut off in the middle is not seen; what is no record is an error."""
     assert directory.read("exit.json") is None
-    directory.write("exit.json", {"a": "\udcff\0é"}, sync_directory=True)
+    directory.write("exit.json", {"a": "\udcff\0é"}, sync=True)
     assert directory.read("exit.json") == {"a": "\udcff\0é"}
     assert stat.S_IMODE(os.stat("exit.json", dir_fd=directory.fd).st_mode) == 0o600
     Path(f"/proc/self/fd/{directory.fd}/exit.json.new").write_text('{"a": "half')
     assert directory.read("exit.json") == {"a": "\udcff\0é"}
-    directory.write("exit.json", {"b": 1}, sync_directory=False)
+    directory.write("exit.json", {"b": 1}, sync=False)
     assert directory.read("exit.json") == {"b": 1}
     for wrong in ("", "{", "[]", "5", '"x"'):
         Path(f"/proc/self/fd/{directory.fd}/exit.json").write_text(wrong)
@@ -258,7 +258,7 @@ spec = JobSpec(argv=("sh", "-c", script), time_limit=timedelta(seconds=0.1))
 job = Job(id="x", owner="ada", spec=spec, create_time=datetime.now(UTC))
 user = dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
 launch = dict(env={{"PATH": "/bin:/usr/bin"}}, cgroup=None, boot_id="", sync=True, **user)
-directory.write("spec.json", {{"job": job_record(job), "launch": launch}}, sync_directory=False)
+directory.write("spec.json", {{"job": job_record(job), "launch": launch}}, sync=False)
 sandbox.default_signals()
 supervisor.supervise(directory, directory.listen())
 """
