@@ -13,7 +13,7 @@ from typing import TextIO
 import click
 
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
-_DAYS_UNTIL_WEEKS_DO_NOT_MATTER = 14
+_DAYS_WITHOUT_HOURS = 14  # from so many days on, hours say nothing
 
 
 def printable(text: str) -> str:
@@ -73,7 +73,7 @@ def age(duration: timedelta) -> str:
         if not count:
             continue
         smaller, smaller_unit = _AGES[index + 1]
-        if unit == "m" or rest < smaller or (unit == "d" and count >= _DAYS_UNTIL_WEEKS_DO_NOT_MATTER):
+        if unit == "m" or rest < smaller or (unit == "d" and count >= _DAYS_WITHOUT_HOURS):
             return f"{count}{unit}"
         return f"{count}{unit} {rest // smaller}{smaller_unit}"
     return f"{seconds}s"

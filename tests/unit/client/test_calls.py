@@ -76,6 +76,7 @@ async def test_a_signal_is_never_repeated(lost: Step) -> None:
     async with scripted_server(lost) as script, client_of(script) as client:
         with pytest.raises(ServerUnavailableError):
             await client.signal(ENDED.id, 1)
+    assert len(script.requests) == 1
 
 
 async def test_a_wait_survives() -> None:
@@ -101,6 +102,7 @@ async def test_a_refusal_is_not_repeated() -> None:
         with pytest.raises(QuotaExceededError) as raised:
             await client.start(["true"])
     assert raised.value.bound == 3
+    assert len(script.requests) == 1
 
 
 async def test_no_answer_in_time_is_an_error() -> None:
