@@ -112,8 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text.say(str(error))
         code = error.code
     except click.UsageError as error:
-        text.say(f"{error.format_message().rstrip('.')}{_hint(error)}")
-        code = UNASKED if error.ctx and isinstance(error.ctx.command, JobExitCommand) else error.exit_code
+        code = _tell_misuse(error)
     except click.ClickException as error:
         text.say(error.format_message())
         code = error.exit_code
@@ -127,6 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == OUTPUT_CLOSED:
         _drop_output()
     return code
+
+
+def _tell_misuse(error: click.UsageError) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # a group alone: its help is the answer, and not a line
+        click.echo(error.format_message(), err=True)
+    else:
+        text.say(f"{error.format_message().rstrip('.')}{_hint(error)}")
+    return UNASKED if error.ctx and isinstance(error.ctx.command, JobExitCommand) else error.exit_code
 
 
 def _accept_every_character() -> None:

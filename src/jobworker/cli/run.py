@@ -16,7 +16,7 @@ from jobworker.cli.spec_options import SpecOptions, job_spec, request_id_option,
 from jobworker.cli.start import not_known, start_and_print, start_once
 
 if TYPE_CHECKING:
-    from jobworker.client import AsyncClient
+    from jobworker.client import AsyncClient, OutputStream
     from jobworker.core.job import Job
     from jobworker.core.spec import JobSpec
 
@@ -74,15 +74,23 @@ async def _run(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
 
     from jobworker.cli.interrupts import Interrupts
     from jobworker.cli.raw_output import RawOutput
+    from jobworker.core.errors import ServerUnavailableError
 
     output = RawOutput()
     job_id: str | None = None
+    stream: OutputStream | None = None
     interrupts = Interrupts(client)
     try:
         async with interrupts.answered():
             job_id = (await start_once(client, spec, request_id)).id
             interrupts.started(job_id)
-            return await client.stream(job_id).copy_to(output.write)
+            stream = client.stream(job_id)
+            return await stream.copy_to(output.write)
+    except ServerUnavailableError as error:
+        if stream is None:
+            raise
+        come_back = f"`jobworker stream {job_id} --offset {stream.offset}` carries on"
+        raise CliError(f"{error}; job {job_id} goes on: {come_back}", UNASKED) from None
     except BrokenPipeError:
         raise CliError(f"nobody reads the output any more; job {job_id} goes on", OUTPUT_CLOSED) from None
     except asyncio.CancelledError:

@@ -129,7 +129,8 @@ async def _server_certificate_problem(
             names = await _names_of_server(address, credentials)
             return (
                 f"the certificate of {address} is for {names}, not for {address.host!r}: connect by a name that it is "
-                f"for, or give the server one for this name (`jobworker pki init --host {address.host} ...`)"
+                "for, or give the server one for this name: "
+                f"`jobworker pki issue-server NAME --host {address.host} ...`"
             )
         case code if code in _UNKNOWN_ISSUER:
             return (

@@ -49,7 +49,8 @@ class CommandNotStartedError(JobworkerError):
     """
 
     def __init__(self, *, errno: int, stage: str, subject: str) -> None:
-        super().__init__(f"cannot start {subject!r}: {self._explain(errno, stage)}")
+        what = f"enter the working directory {subject!r}" if stage == "chdir" else f"start {subject!r}"
+        super().__init__(f"cannot {what}: {self._explain(errno, stage)}")
         self.errno = errno
         self.stage = stage
         self.subject = subject
@@ -66,9 +67,7 @@ class CommandNotStartedError(JobworkerError):
                     return "not in an executable format (a script needs a #! line)"
                 case _:
                     return os.strerror(errno)
-        if stage == "chdir":
-            return f"cannot enter the working directory: {os.strerror(errno)}"
-        return f"{stage} failed: {os.strerror(errno)}"
+        return os.strerror(errno) if stage == "chdir" else f"{stage} failed: {os.strerror(errno)}"
 
     @property
     def not_found(self) -> bool:

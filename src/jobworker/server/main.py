@@ -107,7 +107,7 @@ def _log_recovery(worker: Worker) -> None:
     for job_id, problem in found.unreadable.items():
         log.error("job %s is left alone, its records cannot be read: %s", job_id, problem)
     if found.adopted or found.ended:
-        log.info("%d jobs run on, %d have ended meanwhile", len(found.adopted), len(found.ended))
+        log.info("jobs that run on: %d; that have ended meanwhile: %d", len(found.adopted), len(found.ended))
 
 
 def _say_ready(address: object) -> None:

@@ -76,7 +76,7 @@ def test_an_end_leaves_the_jobs_running(tmp_path: Path, number: signal.Signals) 
     ):
         alice = JobServiceStub(channel)
         assert alice.GetJob(pb.GetJobRequest(job_id=job.id), timeout=LIMIT).state == pb.Job.RUNNING
-        assert "1 jobs run on, 0 have ended meanwhile" in later.log
+        assert "jobs that run on: 1; that have ended meanwhile: 0" in later.log
         offset = len(received)
         rest = alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, offset=offset, follow=True), timeout=LIMIT)
         while received.count(b"\n") < 20:
