@@ -110,8 +110,13 @@ format: $(DEV) ## let ruff put the code in order
 
 PYTEST = $(COMPILE_SOURCES) && $(BIN)/python -m pytest -q $(PYTEST_FLAGS)
 
+# What some tests need beyond the program's own needs. Where it cannot be had, they skip and say why.
+.PHONY: test-programs
+test-programs:
+	@tools/system-packages.sh unshare=util-linux setpriv=util-linux systemd-analyze=systemd /usr/bin/python3=python3 || true
+
 .PHONY: test
-test: $(DEV) ## all tests that this machine can run (one: make test PYTEST_FLAGS='-k NAME')
+test: $(DEV) test-programs ## all tests that this machine can run (one: make test PYTEST_FLAGS='-k NAME')
 	$(PYTEST)
 
 .PHONY: test-unit

@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from jobworker.core.address import Address
 from jobworker.core.units import format_duration, format_size, parse_duration, parse_size
 
 PREFIX = "JOBWORKER_"
@@ -26,7 +27,6 @@ FOREIGN_VARIABLES = frozenset(
     PREFIX + name for name in ("SERVER", "CA", "CERT", "KEY", "PROFILE", "CONFIG_DIR", "RECONNECT_TIMEOUT", "JOB_ID")
 )
 
-_MAX_PORT = 65_535
 _MAX_VALUE_CHARS = 4_096  # a path has no more, and nothing else comes near it
 _PEM_MARK = "-----BEGIN"
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -34,33 +34,6 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 class SettingsError(Exception):
     """The settings are wrong. The text is one line for the person who wrote them, and shows no secret."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Listen:
-    """Where to listen: a host name or address (IPv6 without brackets) and a TCP port, 0 for any free one."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read "host:port" or "[IPv6]:port". Raises `ValueError`."""
-        host, colon, port = text.rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        host = host[1:-1] if bracketed else host
-        if not colon or not host or (":" in host and not bracketed):
-            raise ValueError(f"{text!r} is no address; write HOST:PORT, such as 0.0.0.0:8443 or [::1]:8443")
-        if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT):
-            raise ValueError(f"{port!r} is no port; one is a number from 0 (any that is free) to {_MAX_PORT}")
-        return cls(host=host, port=int(port))
-
-    def with_port(self, port: int) -> Self:
-        """The same host, and this port."""
-        return replace(self, port=port)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +93,7 @@ def _one_of(*choices: str) -> Kind:
     return Kind(name=", ".join(choices), metavar="|".join(choices), parse=partial(_choice, choices))
 
 
-ADDRESS = Kind(name="HOST:PORT", metavar="HOST:PORT", parse=lambda raw: Listen.parse(_text(raw)))
+ADDRESS = Kind(name="HOST:PORT", metavar="HOST:PORT", parse=lambda raw: Address.parse(_text(raw), lowest_port=0))
 PATH = Kind(name="path", metavar="PATH", parse=_path)
 TEXT = Kind(name="text", metavar="NAME", parse=_text)
 FLAG = Kind(name="true or false", metavar="", parse=_flag, show=lambda value: str(value).lower())
@@ -130,7 +103,7 @@ DURATION = Kind(name="duration, such as 30d or 10s", metavar="DURATION", parse=_
 AUDIT_TARGET = Kind(name="path, stderr, off", metavar="PATH|stderr|off", parse=_audit_target)
 
 
-DEFAULT_LISTEN = Listen(host="127.0.0.1", port=8443)
+DEFAULT_LISTEN = Address(host="127.0.0.1", port=8443)
 DEFAULT_SHUTDOWN_GRACE = timedelta(seconds=10)
 DEFAULT_RETENTION_AGE = timedelta(days=30)
 
@@ -139,7 +112,7 @@ DEFAULT_RETENTION_AGE = timedelta(days=30)
 class ServerSettings:
     """All settings of a server, valid once `load_settings` has built them; each with its kind and its purpose."""
 
-    listen: Annotated[Listen, ADDRESS, "Where to listen; port 0 takes a free one."] = DEFAULT_LISTEN
+    listen: Annotated[Address, ADDRESS, "Where to listen; port 0 takes a free one."] = DEFAULT_LISTEN
     state_dir: Annotated[Path, PATH, "Where jobs, their output and the database are kept; made with mode 0700."]
     server_cert: Annotated[Path, PATH, "The server's certificate, PEM, followed by intermediate ones if there are any."]
     server_key: Annotated[Path, PATH, "The private key of the server's certificate, PEM, ECDSA or RSA."]

@@ -17,11 +17,11 @@ from google.protobuf.empty_pb2 import Empty
 
 from jobworker.api.convert import duration_message, filter_message, job_from, page_from, spec_message
 from jobworker.api.v1 import jobs_pb2 as pb
-from jobworker.client.address import Address
 from jobworker.client.connection import Connection, Timeouts
 from jobworker.client.credentials import Credentials, Pem
 from jobworker.client.results import JobFailedError, RunResult, RunTimeoutError, ServerInfo
 from jobworker.client.stream import OutputStream
+from jobworker.core.address import Address
 from jobworker.core.errors import InvalidArgumentError, JobEndedError, JobNotFoundError
 from jobworker.core.job import Job, check_grace, check_signal
 from jobworker.core.limits import Limits
@@ -64,7 +64,7 @@ class AsyncClient:
         key: Pem,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 -- it is frozen
     ) -> None:
-        self._connection = Connection(Address.parse(server), Credentials.read(ca=ca, cert=cert, key=key), timeouts)
+        self._connection = Connection(_address(server), Credentials.read(ca=ca, cert=cert, key=key), timeouts)
         self._timeouts = timeouts
 
     async def __aenter__(self) -> Self:
@@ -232,3 +232,10 @@ def _message_of(spec: JobSpec) -> pb.JobSpec:
         return spec_message(spec)
     except UnicodeEncodeError as error:
         raise InvalidArgumentError("spec", f"{error.object!r} is not UTF-8, and nothing else can be sent") from None
+
+
+def _address(server: str) -> Address:
+    try:
+        return Address.parse(server)
+    except ValueError as error:
+        raise InvalidArgumentError("server", str(error)) from None

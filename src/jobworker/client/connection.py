@@ -13,9 +13,9 @@ import grpc.aio
 
 from jobworker.api.status import error_from
 from jobworker.api.v1.jobs_pb2_grpc import JobServiceStub
-from jobworker.client.address import Address
 from jobworker.client.backoff import Backoff
 from jobworker.client.credentials import Credentials
+from jobworker.core.address import Address
 from jobworker.core.errors import JobworkerError, ServerUnavailableError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from jobworker.client.address import Address
 from jobworker.client.credentials import Credentials, PemFile
+from jobworker.core.address import Address
 
 QUESTION_S = 5.0  # a server that does not shake hands within this time is as good as down
 

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from jobworker.core.errors import InvalidArgumentError, JobEndedError, JobNotEndedError
-from jobworker.core.job import Job, JobEnd
+from jobworker.core.job import Job, JobEnd, StopRequest
+from jobworker.core.records import stop_record
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
+from jobworker.runtime import protocol
+from jobworker.runtime.jobdir import JobDir
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import NewWorker
-from tests.support.workers import LIMIT, Gate, gone, job_pids, output_of, said, shell
+from tests.support.workers import LIMIT, Gate, gone, job_pids, output_of, said, shell, supervisor_of
 
 NOW = timedelta(0)
 LONG = timedelta(hours=1)
@@ -51,6 +54,27 @@ async def test_an_exit_code_and_a_signal_are_told_apart(worker: Worker) -> None:
         assert ended.stop is None
         assert ended.start_time is not None
         assert job.create_time <= ended.start_time <= end.end_time <= datetime.now(UTC)
+
+
+async def test_a_stop_after_a_natural_end_is_too_late(worker: Worker, gate: Gate, state_dir: Path) -> None:
+    """A stop that comes when the first process has exited, and before its supervisor has noticed, changes nothing."""
+    job = await worker.start(shell(f"echo ready; read x < {gate.path}; exit 7"), "ada")
+    await said(worker, job)
+    (leader,) = job_pids(job.id)
+    supervisor = supervisor_of(job.id)
+    stop = StopRequest(requested_by="bob", request_time=datetime.now(UTC))
+    with JobDir.open(state_dir / "jobs" / job.id) as directory, directory.connect() as control:
+        control.settimeout(LIMIT)
+        assert protocol.decode(control.recv(protocol.MAX_MESSAGE_BYTES))["event"] == "started"
+        os.kill(supervisor, signal.SIGSTOP)
+        gate.open()
+        gone([leader])  # a zombie, until its supervisor goes on
+        control.send(protocol.encode({"op": "stop", "n": 1, "stop": stop_record(stop)}))
+        os.kill(supervisor, signal.SIGCONT)
+        assert protocol.decode(control.recv(protocol.MAX_MESSAGE_BYTES)) == {"reply": 1, "ok": False}
+    end = await end_of(worker, job)
+    assert (end.cause, end.exit_code) == (Cause.EXITED, 7)
+    assert (await worker.get(job.id)).stop is None
 
 
 async def test_a_time_limit_ends_a_job(worker: Worker) -> None:

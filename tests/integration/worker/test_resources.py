@@ -30,7 +30,7 @@ def private_bytes(pid: int) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
-@pytest.mark.xfail(reason="it is 2.1 MB with Python 3.11: what a supervisor executes touches 550 pages", strict=True)
+@pytest.mark.xfail(reason="it is 2.0 MB with Python 3.11: what a supervisor executes touches 500 pages", strict=True)
 async def test_a_hundred_supervisors_have_little_memory_of_their_own(tree: str, worker: Worker, gate: Gate) -> None:
     """On average at most 1.5 MB each, while a hundred jobs run and have written something."""
     jobs = [await worker.start(shell(f"echo ready; read x < {gate.path}"), "ada") for _ in range(100)]

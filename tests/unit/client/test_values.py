@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from jobworker.client import RunResult, exit_code
-from jobworker.client.address import Address
 from jobworker.client.backoff import FIRST_DELAY, MAX_DELAY, Backoff
 from jobworker.client.credentials import Credentials
-from jobworker.core.errors import InvalidArgumentError, ServerUnavailableError
+from jobworker.core.address import Address
+from jobworker.core.errors import ServerUnavailableError
 from jobworker.core.job import Job, JobEnd
 from jobworker.core.state import Cause
 from tests.support.jobs import NOON, accepted_job, started
@@ -37,7 +37,7 @@ def test_address(text: str, host: str, port: int) -> None:
 )
 def test_no_address(text: str) -> None:
     """What is no address is refused with what would be one."""
-    with pytest.raises(InvalidArgumentError, match=r"HOST:PORT|number from 1"):
+    with pytest.raises(ValueError, match=r"HOST:PORT|number from 1"):
         Address.parse(text)
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from jobworker.config import FOREIGN_VARIABLES, SETTINGS, Listen, ServerSettings, SettingsError, load_settings
+from jobworker.config import FOREIGN_VARIABLES, SETTINGS, ServerSettings, SettingsError, load_settings
+from jobworker.core.address import Address
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
 REQUIRED = {name: f"/etc/jobworker/{name}" for name, setting in SETTINGS.items() if setting.required}
 
 # For every setting a value, as a person writes it in the environment or on the command line, and what it means.
 SAID = {
-    "listen": ("[::1]:0", Listen(host="::1", port=0)),
+    "listen": ("[::1]:0", Address(host="::1", port=0)),
     "state_dir": ("/srv/jobs", Path("/srv/jobs")),
     "server_cert": ("/etc/s.crt", Path("/etc/s.crt")),
     "server_key": ("/etc/s.key", Path("/etc/s.key")),
