@@ -4,6 +4,7 @@
     ├── InvalidArgumentError        the request itself is wrong; names the field
     ├── CommandNotStartedError      the program could not be executed; carries errno
     ├── LimitNotEnforceableError    a resource limit was asked for that this server cannot enforce
+    ├── PauseNotSupportedError      jobs cannot be paused on this server
     ├── QuotaExceededError          a bound of the server was reached; states the bound
     ├── JobNotFoundError            no such job, or not the caller's
     ├── JobEndedError               the job has ended, so this cannot be done any more
@@ -82,6 +83,13 @@ class LimitNotEnforceableError(JobworkerError):
         super().__init__(f"limits.{limit}: {problem}")
         self.limit = limit
         self.problem = problem
+
+
+class PauseNotSupportedError(JobworkerError):
+    """The jobs of this server are not kept in cgroups of version 2, which is what can be paused."""
+
+    def __init__(self) -> None:
+        super().__init__("jobs cannot be paused on this server: it has no cgroup v2")
 
 
 class QuotaExceededError(JobworkerError):

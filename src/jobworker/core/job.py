@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal as signals
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.limits import Limits
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause, JobState
+from jobworker.core.usage import Usage
 
 DEFAULT_GRACE = timedelta(seconds=10)  # as long as Docker and Podman give
 MAX_GRACE = timedelta(days=1)
@@ -33,7 +35,8 @@ class JobEnd:
     """How a job ended.
 
     At most one of `exit_code` (0 to 255) and `signal` is set: what became of the first process, if anybody knows.
-    `output_bytes` is the final size of the output; `output_dropped_bytes` follow it and could not be kept.
+    `output_bytes` is the final size of the output; `output_dropped_bytes` follow it and could not be kept. `usage` is
+    `None` for a job that was lost.
     """
 
     cause: Cause
@@ -42,11 +45,16 @@ class JobEnd:
     signal: int | None = None
     output_bytes: int = 0
     output_dropped_bytes: int = 0
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A job as it was when it was looked at. Times are aware UTC. `output_bytes` counts the output kept so far."""
+    """A job as it was when it was looked at. Times are aware UTC. `output_bytes` counts the output kept so far.
+
+    `limits` are those in force: what the spec asks for, the server's defaults, and what an update has changed since.
+    `paused` says that a running job stands still.
+    """
 
     id: str
     owner: str
@@ -57,6 +65,8 @@ class Job:
     stop: StopRequest | None = None
     end: JobEnd | None = None
     output_bytes: int = 0
+    limits: Limits = field(default_factory=Limits)
+    paused: bool = False
 
     @property
     def state(self) -> JobState:

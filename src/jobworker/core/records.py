@@ -14,6 +14,7 @@ from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause
+from jobworker.core.usage import Usage
 
 Record = dict[str, Any]  # what json.loads gives for an object
 
@@ -27,7 +28,7 @@ def spec_record(spec: JobSpec) -> Record:
         "name": spec.name,
         "labels": dict(spec.labels),
         "time_limit": None if spec.time_limit is None else spec.time_limit.total_seconds(),
-        "limits": _limits_record(spec.limits),
+        "limits": limits_record(spec.limits),
         "child_policy": spec.child_policy.value,
     }
 
@@ -42,7 +43,7 @@ def spec_from(record: Record) -> JobSpec:
         name=record.get("name"),
         labels=record.get("labels", {}),
         time_limit=None if time_limit is None else timedelta(seconds=time_limit),
-        limits=_limits_from(record.get("limits", {})),
+        limits=limits_from(record.get("limits", {})),
         child_policy=ChildPolicy(record.get("child_policy", ChildPolicy.KILL)),
     )
 
@@ -76,11 +77,13 @@ def end_record(end: JobEnd) -> Record:
         "signal": end.signal,
         "output_bytes": end.output_bytes,
         "output_dropped_bytes": end.output_dropped_bytes,
+        "usage": None if end.usage is None else usage_record(end.usage),
     }
 
 
 def end_from(record: Record) -> JobEnd:
     """The end that a record describes."""
+    usage = record.get("usage")
     return JobEnd(
         cause=Cause(record["cause"]),
         end_time=time_from(record["end_time"]),
@@ -88,7 +91,19 @@ def end_from(record: Record) -> JobEnd:
         signal=record.get("signal"),
         output_bytes=record.get("output_bytes", 0),
         output_dropped_bytes=record.get("output_dropped_bytes", 0),
+        usage=None if usage is None else usage_from(usage),
     )
+
+
+def usage_record(usage: Usage) -> Record:
+    """A usage as JSON values, without what is not known; the inverse of `usage_from`."""
+    return {name: value for name, value in asdict(usage).items() if value is not None}
+
+
+def usage_from(record: Record) -> Usage:
+    """The usage that a record describes."""
+    known = {field.name for field in fields(Usage)}
+    return Usage(**{name: value for name, value in record.items() if name in known})
 
 
 def job_record(job: Job) -> Record:
@@ -99,6 +114,7 @@ def job_record(job: Job) -> Record:
         "request_id": job.request_id,
         "create_time": time_text(job.create_time),
         "spec": spec_record(job.spec),
+        "limits": limits_record(job.limits),
     }
 
 
@@ -110,6 +126,7 @@ def job_from(record: Record) -> Job:
         request_id=record.get("request_id"),
         create_time=time_from(record["create_time"]),
         spec=spec_from(record["spec"]),
+        limits=limits_from(record.get("limits", {})),
     )
 
 
@@ -123,11 +140,13 @@ def time_from(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _limits_record(limits: Limits) -> Record:
+def limits_record(limits: Limits) -> Record:
+    """Limits as JSON values, without those that are not set; the inverse of `limits_from`."""
     return {name: value for name, value in asdict(limits).items() if value not in (None, ())}
 
 
-def _limits_from(record: Record) -> Limits:
+def limits_from(record: Record) -> Limits:
+    """The limits that a record describes."""
     known = {field.name for field in fields(Limits)}
     values = {name: value for name, value in record.items() if name in known}
     values["io"] = tuple(_io_limit_from(limit) for limit in record.get("io", ()))

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Protocol
 
 from jobworker.core.job import Job, JobEnd, StopRequest
+from jobworker.core.limits import Limits
+from jobworker.core.usage import Usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +48,33 @@ class Execution(Protocol):
 
     async def send_signal(self, number: int) -> bool:
         """Signal the process group of the job's first process; `False` if the job has ended."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether the job stands still."""
+        ...
+
+    async def pause(self) -> bool:
+        """Have all processes stand still, and the time limit with them; `False` if the job has ended.
+
+        Raises `PauseNotSupportedError` where the kernel cannot do it.
+        """
+        ...
+
+    async def resume(self) -> bool:
+        """Let a paused job go on; `False` if it has ended."""
+        ...
+
+    async def update(self, limits: Limits) -> bool:
+        """Put limits in force in place of the present ones, all or none; `False` if the job has ended.
+
+        Raises `LimitNotEnforceableError`.
+        """
+        ...
+
+    async def usage(self) -> Usage:
+        """What the job has used up to now."""
         ...
 
     async def outcome(self) -> Outcome:
@@ -90,7 +119,11 @@ class Executor(Protocol):
         ...
 
     async def start(self, job: Job) -> Execution:
-        """Run a job. Raises `CommandNotStartedError`, after which nothing of it is left; so does a cancellation."""
+        """Run a job with the limits of `job.limits`.
+
+        Raises `CommandNotStartedError` and `LimitNotEnforceableError`, after which nothing of it is left; so does a
+        cancellation.
+        """
         ...
 
     async def known_ids(self) -> set[str]:

@@ -6,14 +6,19 @@ daemon → spawner, with descriptors:
     {"op": "supervise"}  + directory, lock, listener    fork a supervisor that runs the job of the directory
     {"op": "bury"}       + directory, lock, listener    fork one that ends what a dead supervisor has left behind
 
-daemon → supervisor, each answered by {"reply": n, "ok": bool}; not ok means that the job has ended:
+daemon → supervisor, each answered by {"reply": n, "ok": bool}; not ok means that the job has ended, unless "refused"
+says what the kernel did not take ({"errno": e, "file": f}):
     {"op": "stop", "n": n, "stop": {...}}               begin a stop, or hurry one that is under way
     {"op": "signal", "n": n, "signal": number}          signal the process group of the first process
+    {"op": "pause", "n": n}, {"op": "resume", "n": n}   have the job stand still, or go on
+    {"op": "limits", "n": n, "writes": [[file, value], ...], "limits": {...}}   write the files of the cgroup, all or
+                                                        none, and keep what the limits are in limits.json
 
 supervisor → every daemon that is connected; the present state right after the connection:
     {"event": "started", "time": t}                     the program has been executed
     {"event": "failed", "errno": e, "stage": s, "subject": s}   it could not be; nothing is left of it
     {"event": "stopping", "stop": {...}}                a stop has begun
+    {"event": "paused", "paused": bool}                 the job stands still, or goes on
     {"event": "ended"}                                  exit.json is there
 """
 
