@@ -8,13 +8,16 @@ ignored, as protobuf means it, but for the wishes of a client: see `refuse_unkno
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from jobworker.api.limit_names import LIMIT_FIELDS, WIRE_LIMITS
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
@@ -22,22 +25,10 @@ from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.query import JobFilter, JobPage
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
+from jobworker.core.usage import Usage
 
-# Fields of core's Limits by what the wire calls them: units stand in the name there, and in the docstring here.
-LIMIT_FIELDS = {
-    "cpus": "cpus",
-    "cpu_weight": "cpu_weight",
-    "cpuset": "cpuset",
-    "memory_bytes": "memory",
-    "memory_high_bytes": "memory_high",
-    "swap_bytes": "swap",
-    "oom_group": "oom_group",
-    "pids": "pids",
-    "io": "io",
-    "io_weight": "io_weight",
-}
-_WIRE_LIMIT = {core: wire for wire, core in LIMIT_FIELDS.items()}
 _SCALAR_LIMITS = {wire: core for wire, core in LIMIT_FIELDS.items() if core != "io"}
+_USAGE_FIELDS = tuple(field.name for field in fields(Usage))
 _IO_RATES = (
     "read_bytes_per_second",
     "write_bytes_per_second",
@@ -109,7 +100,44 @@ def limits_from(message: pb.Limits) -> Limits:
 
 def limit_names(names: Iterable[str]) -> list[str]:
     """What the wire calls these fields of `Limits`."""
-    return [_WIRE_LIMIT[name] for name in names]
+    return [WIRE_LIMITS[name] for name in names]
+
+
+def changed_limits(message: pb.UpdateJobRequest) -> frozenset[str]:
+    """The fields of core's `Limits` that a request is to change."""
+    if not message.HasField("update_mask"):
+        for field, _ in message.job.ListFields():
+            if field.name not in ("id", "limits"):
+                raise InvalidArgumentError(f"job.{field.name}", "cannot be changed; say what is to be in update_mask")
+        return frozenset(limits_from(message.job.limits).requested())
+    names: set[str] = set()
+    for path in message.update_mask.paths:
+        top, _, name = path.partition(".")
+        if top != "limits" or (name and name not in LIMIT_FIELDS):
+            raise InvalidArgumentError(
+                "update_mask", f"{path!r} cannot be changed; limits can, as in limits.memory_bytes"
+            )
+        names.update([LIMIT_FIELDS[name]] if name else LIMIT_FIELDS.values())
+    return frozenset(names)
+
+
+def update_message(job_id: str, limits: Limits, clear: Iterable[str]) -> pb.UpdateJobRequest:
+    """A request to put these limits of a job in force, and the server's defaults for those to `clear`."""
+    request = pb.UpdateJobRequest(job=pb.Job(id=job_id, limits=limits_message(limits)))
+    request.update_mask.paths.extend(f"limits.{name}" for name in limit_names((*limits.requested(), *clear)))
+    return request
+
+
+def usage_message(usage: Usage) -> pb.Usage:
+    """A usage for the wire."""
+    return pb.Usage(**{name: getattr(usage, name) for name in _USAGE_FIELDS})
+
+
+def usage_from(message: pb.Usage) -> Usage:
+    """The usage that a message tells."""
+    values: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
+    values.setdefault("wall_seconds", 0.0)  # zero is as good as unset there
+    return Usage(**values)
 
 
 def job_message(job: Job) -> pb.Job:
@@ -125,6 +153,8 @@ def job_message(job: Job) -> pb.Job:
         end=None if end is None else end_message(end),
         stop=None if job.stop is None else stop_message(job.stop),
         output_bytes=job.output_bytes if end is None else end.output_bytes,
+        limits=limits_message(job.limits) if job.limits.requested() else None,
+        paused=job.paused,
     )
 
 
@@ -139,6 +169,8 @@ def job_from(message: pb.Job) -> Job:
         stop=stop_from(message.stop) if message.HasField("stop") else None,
         end=end_from(message.end, output_bytes=message.output_bytes) if message.HasField("end") else None,
         output_bytes=message.output_bytes,
+        limits=limits_from(message.limits),
+        paused=message.paused,
     )
     if state_from(message.state, "job.state") is not job.state:
         raise InvalidArgumentError("job.state", f"is {pb.Job.State.Name(message.state)}, and its end says {job.state}")
@@ -153,6 +185,7 @@ def end_message(end: JobEnd) -> pb.JobEnd:
         signal=end.signal,
         end_time=time_message(end.end_time),
         output_dropped_bytes=end.output_dropped_bytes,
+        usage=None if end.usage is None else usage_message(end.usage),
     )
 
 
@@ -165,6 +198,7 @@ def end_from(message: pb.JobEnd, *, output_bytes: int) -> JobEnd:
         signal=message.signal if message.HasField("signal") else None,
         output_bytes=output_bytes,
         output_dropped_bytes=message.output_dropped_bytes,
+        usage=usage_from(message.usage) if message.HasField("usage") else None,
     )
 
 

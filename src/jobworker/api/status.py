@@ -2,6 +2,7 @@
 
 A status carries a `google.rpc.Status` in the trailing metadata `grpc-status-details-bin`, and in it one
 `google.rpc.ErrorInfo` (AIP-193) with domain "jobworker", a stable reason, and the attributes of the error as metadata.
+Fields and limits have the wire's names there, and core's on either side.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from jobworker.api.limit_names import core_limit, core_path, wire_limit, wire_path
 from jobworker.core.errors import (
     CommandNotStartedError,
     InternalError,
@@ -21,8 +23,10 @@ from jobworker.core.errors import (
     JobNotEndedError,
     JobNotFoundError,
     JobworkerError,
+    LimitAboveMaximumError,
     LimitNotEnforceableError,
     OffsetOutOfRangeError,
+    PauseNotSupportedError,
     PermissionDeniedError,
     QuotaExceededError,
     RequestIdReusedError,
@@ -40,6 +44,11 @@ MAX_TEXT_BYTES = 800
 MAX_VALUE_BYTES = 600
 
 
+# The attributes that name fields, and how to give them their names there and here.
+_WIRE_NAMES: dict[str, Callable[[str], str]] = {"field": wire_path, "limit": wire_limit}
+_CORE_NAMES: dict[str, Callable[[str], str]] = {"field": core_path, "limit": core_limit}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """How errors of one class travel.
@@ -55,6 +64,13 @@ class Row:
     numbers: frozenset[str] = frozenset()
     holds_for: Callable[[JobworkerError], bool] = lambda _error: True
 
+    def for_wire(self, error: JobworkerError) -> JobworkerError:
+        """The error with the wire's names in it."""
+        if not _WIRE_NAMES.keys() & self.attributes.keys():
+            return error
+        arguments = {name: getattr(error, name) for name in self.attributes.values()}
+        return self.error(**{name: _named_by(_WIRE_NAMES, name, value) for name, value in arguments.items()})
+
     def metadata_of(self, error: JobworkerError) -> dict[str, str]:
         """The attributes of an error as texts."""
         return {key: _shortened(str(getattr(error, name)), MAX_VALUE_BYTES) for key, name in self.attributes.items()}
@@ -64,9 +80,14 @@ class Row:
         if not self.attributes:
             return self.error(text)
         arguments = {
-            name: int(metadata[key]) if key in self.numbers else metadata[key] for key, name in self.attributes.items()
+            name: int(metadata[key]) if key in self.numbers else _named_by(_CORE_NAMES, name, metadata[key])
+            for key, name in self.attributes.items()
         }
         return self.error(**arguments)
+
+
+def _named_by(names: Mapping[str, Callable[[str], str]], attribute: str, value: str) -> str:
+    return names[attribute](value) if attribute in names else value
 
 
 def _named(*names: str) -> dict[str, str]:
@@ -86,6 +107,12 @@ _ERRNO = frozenset({"errno"})
 
 # The first row that holds is the one. docs/api.md shows this table.
 TABLE: tuple[Row, ...] = (
+    Row(
+        error=LimitAboveMaximumError,
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason="LIMIT_ABOVE_MAXIMUM",
+        attributes=_named("limit", "maximum"),
+    ),
     Row(
         error=InvalidArgumentError,
         code=grpc.StatusCode.INVALID_ARGUMENT,
@@ -121,6 +148,7 @@ TABLE: tuple[Row, ...] = (
         reason="LIMIT_NOT_ENFORCEABLE",
         attributes=_named("limit", "problem"),
     ),
+    Row(error=PauseNotSupportedError, code=grpc.StatusCode.FAILED_PRECONDITION, reason="PAUSE_NOT_SUPPORTED"),
     Row(
         error=QuotaExceededError,
         code=grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -207,8 +235,9 @@ def status_from(error: JobworkerError) -> Status:
     """
     for row in TABLE:
         if isinstance(error, row.error) and row.holds_for(error):
-            info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=row.reason, metadata=row.metadata_of(error))
-            return Status(code=row.code, text=_shortened(str(error), MAX_TEXT_BYTES), info=info)
+            sent = row.for_wire(error)
+            info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=row.reason, metadata=row.metadata_of(sent))
+            return Status(code=row.code, text=_shortened(str(sent), MAX_TEXT_BYTES), info=info)
     raise LookupError(f"{type(error).__name__} has no row in the table of errors")
 
 

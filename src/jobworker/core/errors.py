@@ -2,6 +2,7 @@
 
     JobworkerError
     ├── InvalidArgumentError        the request itself is wrong; names the field
+    │   └── LimitAboveMaximumError  more was asked for than this server gives; states its maximum
     ├── CommandNotStartedError      the program could not be executed; carries errno
     ├── LimitNotEnforceableError    a resource limit was asked for that this server cannot enforce
     ├── PauseNotSupportedError      jobs cannot be paused on this server
@@ -25,6 +26,8 @@ from __future__ import annotations
 import errno as errno_names
 import os
 
+from jobworker.core.units import format_size
+
 
 class JobworkerError(Exception):
     """Base of all errors of jobworker."""
@@ -40,6 +43,21 @@ class InvalidArgumentError(JobworkerError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+class LimitAboveMaximumError(InvalidArgumentError):
+    """A job asked for more than it may have.
+
+    `limit` is the name of the field of `Limits` ("io.read_bytes_per_second" for one of its disks), `maximum` the most
+    that there is, in the field's own unit.
+    """
+
+    def __init__(self, limit: str, maximum: str) -> None:
+        in_bytes = maximum.isdecimal() and any(word in limit for word in ("memory", "swap", "bytes"))
+        shown = format_size(int(maximum)) if in_bytes else maximum
+        super().__init__(f"limits.{limit}", f"is above the maximum of {shown} on this server")
+        self.limit = limit
+        self.maximum = maximum
 
 
 class CommandNotStartedError(JobworkerError):
@@ -88,8 +106,8 @@ class LimitNotEnforceableError(JobworkerError):
 class PauseNotSupportedError(JobworkerError):
     """The jobs of this server are not kept in cgroups of version 2, which is what can be paused."""
 
-    def __init__(self) -> None:
-        super().__init__("jobs cannot be paused on this server: it has no cgroup v2")
+    def __init__(self, text: str = "jobs cannot be paused on this server: it has no cgroup v2") -> None:
+        super().__init__(text)
 
 
 class QuotaExceededError(JobworkerError):

@@ -91,7 +91,7 @@ def end_from(record: Record) -> JobEnd:
         signal=record.get("signal"),
         output_bytes=record.get("output_bytes", 0),
         output_dropped_bytes=record.get("output_dropped_bytes", 0),
-        usage=None if usage is None else usage_from(usage),
+        usage=usage_from(usage) if usage else None,
     )
 
 

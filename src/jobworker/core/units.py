@@ -12,6 +12,15 @@ _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+", re.ASCII)
 
 _PREFIXES = tuple(enumerate("kmgt", start=1))
 _BYTES = {"": 1, **{p: 1000**n for n, p in _PREFIXES}, **{f"{p}i": 1024**n for n, p in _PREFIXES}}
+_SHOWN_SIZES = (
+    ("TiB", 1024**4),
+    ("TB", 1000**4),
+    ("GiB", 1024**3),
+    ("GB", 1000**3),
+    ("MiB", 1024**2),
+    ("MB", 1000**2),
+    ("KiB", 1024),
+)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?", re.ASCII | re.IGNORECASE)
 
 
@@ -53,7 +62,7 @@ def parse_size(text: str) -> int:
 
 def format_size(size: int) -> str:
     """A number of bytes for people and for `parse_size`, which gives it back exactly."""
-    for unit, factor in (("TiB", 1024**4), ("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+    for unit, factor in _SHOWN_SIZES:
         if size and size % factor == 0:
             return f"{size // factor}{unit}"
     return f"{size}B"

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobworker.api import convert
+from jobworker.api.limit_names import LIMIT_FIELDS
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
@@ -19,6 +21,7 @@ from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.query import JobFilter, JobPage
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
+from jobworker.core.usage import Usage
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -44,6 +47,7 @@ FULL_SPEC = JobSpec(
     ),
     child_policy=ChildPolicy.WAIT,
 )
+FULL_USAGE = Usage(**dict.fromkeys((field.name for field in fields(Usage)), 3))
 RUNNING = Job(id="6b0b0b0e-0000-4000-8000-000000000000", owner="alice", spec=MINIMAL_SPEC, create_time=NOON)
 
 
@@ -56,8 +60,8 @@ def test_a_spec_survives_the_wire(spec: JobSpec) -> None:
 
 def test_every_limit_has_a_name_on_the_wire() -> None:
     """No limit of core is forgotten, and every name that the wire uses is a field of its message."""
-    assert set(convert.LIMIT_FIELDS.values()) == {field.name for field in fields(Limits)}
-    assert set(convert.LIMIT_FIELDS) == {field.name for field in pb.Limits.DESCRIPTOR.fields}
+    assert set(LIMIT_FIELDS.values()) == {field.name for field in fields(Limits)}
+    assert set(LIMIT_FIELDS) == {field.name for field in pb.Limits.DESCRIPTOR.fields}
     assert convert.limit_names(["memory", "io"]) == ["memory_bytes", "io"]
 
 
@@ -75,18 +79,76 @@ def test_an_unset_limit_stays_unset(name: str) -> None:
         RUNNING,
         replace(RUNNING, spec=FULL_SPEC, start_time=NOON + timedelta(milliseconds=2), output_bytes=5),
         replace(RUNNING, stop=StopRequest(requested_by="bob", request_time=NOON)),
+        replace(RUNNING, limits=FULL_SPEC.limits, paused=True),
         *(
             replace(RUNNING, output_bytes=9, end=JobEnd(cause=cause, end_time=NOON, exit_code=0, output_bytes=9))
             for cause in Cause
         ),
         replace(RUNNING, end=JobEnd(cause=Cause.SIGNALED, end_time=NOON, signal=9, output_dropped_bytes=2**40)),
         replace(RUNNING, end=JobEnd(cause=Cause.LOST, end_time=NOON)),
+        replace(RUNNING, end=JobEnd(cause=Cause.EXITED, end_time=NOON, exit_code=0, usage=FULL_USAGE)),
     ],
 )
 def test_a_job_survives_the_wire(job: Job) -> None:
     """A job is the same after both conversions and serialisation, for every cause of an end."""
     message = pb.Job.FromString(convert.job_message(job).SerializeToString())
     assert convert.job_from(message) == job
+
+
+@pytest.mark.parametrize("usage", [FULL_USAGE, Usage(wall_seconds=0), Usage(wall_seconds=1.5, oom_kills=0, pids=0)])
+def test_a_usage_survives_the_wire(usage: Usage) -> None:
+    """What the kernel does not tell stays unknown, and zero stays zero; every field has its place."""
+    assert {field.name for field in pb.Usage.DESCRIPTOR.fields} == {field.name for field in fields(Usage)}
+    message = pb.Usage.FromString(convert.usage_message(usage).SerializeToString())
+    assert convert.usage_from(message) == usage
+
+
+def test_an_update_names_what_changes() -> None:
+    """A limit that is set and one that is to be cleared are both in the mask, and nothing else is."""
+    message = convert.update_message(RUNNING.id, Limits(memory=5, io=(IoLimit(),)), ["swap", "pids"])
+    assert convert.changed_limits(message) == {"memory", "io", "swap", "pids"}
+    assert convert.limits_from(message.job.limits) == Limits(memory=5, io=(IoLimit(),))
+
+
+@pytest.mark.parametrize(
+    "paths, changed",
+    [
+        (["limits.memory_bytes"], {"memory"}),
+        (["limits.io", "limits.pids"], {"io", "pids"}),
+        (["limits"], {field.name for field in fields(Limits)}),
+        ([], set[str]()),
+    ],
+)
+def test_a_mask_says_what_changes(paths: list[str], changed: set[str]) -> None:
+    """What is in the mask changes, whatever else is set in the job."""
+    request = pb.UpdateJobRequest(job=convert.job_message(replace(RUNNING, limits=FULL_SPEC.limits)))
+    request.update_mask.paths.extend(paths)
+    request.update_mask.SetInParent()
+    assert convert.changed_limits(request) == changed
+
+
+def test_without_a_mask_the_limits_that_are_set_change() -> None:
+    """As AIP-134 has it."""
+    request = pb.UpdateJobRequest(job=pb.Job(id=RUNNING.id, limits=pb.Limits(swap_bytes=0)))
+    assert convert.changed_limits(request) == {"swap"}
+
+
+@pytest.mark.parametrize(
+    "request_, field",
+    [
+        (pb.UpdateJobRequest(job=pb.Job(owner="bob")), "job.owner"),
+        (pb.UpdateJobRequest(job=pb.Job(spec=pb.JobSpec(limits=pb.Limits(pids=1)))), "job.spec"),
+        (pb.UpdateJobRequest(update_mask=FieldMask(paths=["owner"])), "update_mask"),
+        (pb.UpdateJobRequest(update_mask=FieldMask(paths=["limits.memory"])), "update_mask"),
+        (pb.UpdateJobRequest(update_mask=FieldMask(paths=["spec.limits.pids"])), "update_mask"),
+        (pb.UpdateJobRequest(update_mask=FieldMask(paths=["*"])), "update_mask"),
+    ],
+)
+def test_nothing_but_limits_can_be_changed(request_: pb.UpdateJobRequest, field: str) -> None:
+    """A wish to change anything else is refused rather than dropped."""
+    with pytest.raises(InvalidArgumentError) as refused:
+        convert.changed_limits(request_)
+    assert refused.value.field == field
 
 
 def test_a_request_id_is_not_sent() -> None:

@@ -33,7 +33,9 @@ EXAMPLES: tuple[tuple[JobworkerError, str, str], ...] = (
         "FAILED_PRECONDITION",
         "COMMAND_NOT_STARTED",
     ),
+    (errors.LimitAboveMaximumError("memory", str(2**31)), "INVALID_ARGUMENT", "LIMIT_ABOVE_MAXIMUM"),
     (errors.LimitNotEnforceableError("memory", "no cgroup v2"), "FAILED_PRECONDITION", "LIMIT_NOT_ENFORCEABLE"),
+    (errors.PauseNotSupportedError(), "FAILED_PRECONDITION", "PAUSE_NOT_SUPPORTED"),
     (errors.QuotaExceededError("running jobs per user", 200), "RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED"),
     (errors.JobNotFoundError(JOB), "NOT_FOUND", "JOB_NOT_FOUND"),
     (errors.JobEndedError(JOB, action="stop", state="FINISHED"), "FAILED_PRECONDITION", "JOB_ENDED"),
@@ -76,7 +78,34 @@ def test_an_error_survives_the_wire(error: JobworkerError, code: str, reason: st
     back = error_from(sent.code, sent.text, sent.trailing_metadata)
     assert type(back) is type(error)
     assert vars(back) == vars(error)
-    assert str(back) == str(error) == sent.text
+    assert str(back) == str(error) == sent.text.replace("memory_bytes", "memory")
+
+
+@pytest.mark.parametrize(
+    "error, key, name, text",
+    [
+        (
+            errors.InvalidArgumentError("spec.limits.swap", "?"),
+            "field",
+            "spec.limits.swap_bytes",
+            "spec.limits.swap_bytes: ?",
+        ),
+        (errors.InvalidArgumentError("spec.memory", "?"), "field", "spec.memory", "spec.memory: ?"),
+        (errors.LimitNotEnforceableError("memory", "?"), "limit", "memory_bytes", "limits.memory_bytes: ?"),
+        (errors.LimitNotEnforceableError("io", "?"), "limit", "io", "limits.io: ?"),
+        (
+            errors.LimitAboveMaximumError("memory_high", str(2**31)),
+            "limit",
+            "memory_high_bytes",
+            "limits.memory_high_bytes: is above the maximum of 2GiB on this server",
+        ),
+    ],
+)
+def test_a_limit_has_the_wires_name_on_the_wire(error: JobworkerError, key: str, name: str, text: str) -> None:
+    """What a client of any language reads names the field of the message that it has sent; in Python, core's."""
+    sent = status_from(error)
+    assert (sent.info.metadata[key], sent.text) == (name, text)
+    assert str(error_from(sent.code, sent.text, sent.trailing_metadata)) == str(error)
 
 
 def test_the_range_of_valid_offsets_is_told_in_order() -> None:

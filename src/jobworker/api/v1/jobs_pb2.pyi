@@ -13,6 +13,7 @@ Errors carry a google.rpc.ErrorInfo (domain "jobworker") whose reason is stable;
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -135,7 +136,9 @@ class JobSpec(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___Limits:
-        """Resource limits. A server that cannot enforce one that is set refuses the job (LIMIT_NOT_ENFORCEABLE)."""
+        """Resource limits. A server that cannot enforce one that is set refuses the job (LIMIT_NOT_ENFORCEABLE), and so it is
+        with one above the caller's maximum (LIMIT_ABOVE_MAXIMUM). Those in force are in Job.limits.
+        """
 
     def __init__(
         self,
@@ -159,7 +162,7 @@ Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """Resource limits of a job, each optional. Unset: the server's default."""
+    """Resource limits of a job, each optional. Unset: in what is asked for, the server's default; in what is in force, none."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -180,13 +183,13 @@ class Limits(_message.Message):
     cpuset: _builtins.str
     """The CPUs to run on, in the kernel's list form, such as "0-3,6"."""
     memory_bytes: _builtins.int
-    """Memory at which the job's processes are killed, in bytes."""
+    """Memory beyond which the job's processes are killed, in bytes."""
     memory_high_bytes: _builtins.int
     """Memory above which the job is slowed down and its memory reclaimed, in bytes."""
     swap_bytes: _builtins.int
-    """Swap that the job may use, in bytes."""
+    """Swap that the job may use, in bytes. Unset where memory_bytes is limited: 0."""
     oom_group: _builtins.bool
-    """Whether running out of memory ends the whole job or one process of it."""
+    """Whether running out of memory ends the whole job or one process of it. Unset where memory_bytes is limited: true."""
     pids: _builtins.int
     """Number of processes and threads."""
     io_weight: _builtins.int
@@ -254,7 +257,7 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class IoLimit(_message.Message):
-    """Limits of one block device."""
+    """Limits of one block device, each rate optional as in Limits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -355,6 +358,8 @@ class Job(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Random UUID in its canonical form, assigned by the server, never reused."""
     state: Global___Job.State.ValueType
@@ -363,6 +368,8 @@ class Job(_message.Message):
     """The principal that started it."""
     output_bytes: _builtins.int
     """Bytes of output kept so far; the offset at which output will go on, and after the end the final size."""
+    paused: _builtins.bool
+    """Whether the running job stands still."""
     @_builtins.property
     def spec(self) -> Global___JobSpec:
         """What was asked for."""
@@ -383,6 +390,10 @@ class Job(_message.Message):
     def stop(self) -> Global___StopInfo:
         """Set once a stop was asked for."""
 
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """The limits in force: what the spec asks for, else the server's defaults, and what updates have changed since."""
+
     def __init__(
         self,
         *,
@@ -395,10 +406,12 @@ class Job(_message.Message):
         end: Global___JobEnd | None = ...,
         stop: Global___StopInfo | None = ...,
         output_bytes: _builtins.int = ...,
+        limits: Global___Limits | None = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "spec", b"spec", "start_time", b"start_time", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "limits", b"limits", "spec", b"spec", "start_time", b"start_time", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "id", b"id", "output_bytes", b"output_bytes", "owner", b"owner", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "id", b"id", "limits", b"limits", "output_bytes", b"output_bytes", "owner", b"owner", "paused", b"paused", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,6 +471,7 @@ class JobEnd(_message.Message):
     SIGNAL_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     OUTPUT_DROPPED_BYTES_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     cause: Global___JobEnd.Cause.ValueType
     """The one reason."""
     exit_code: _builtins.int
@@ -470,6 +484,10 @@ class JobEnd(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When the job ended; for LOST, when that was found out."""
 
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What the job has used in all. Unset if nobody knows, as for LOST."""
+
     def __init__(
         self,
         *,
@@ -478,10 +496,11 @@ class JobEnd(_message.Message):
         signal: _builtins.int | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         output_dropped_bytes: _builtins.int = ...,
+        usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "end_time", b"end_time", "exit_code", b"exit_code", "signal", b"signal", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "cause", b"cause", "end_time", b"end_time", "exit_code", b"exit_code", "output_dropped_bytes", b"output_dropped_bytes", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "_signal", b"_signal", "cause", b"cause", "end_time", b"end_time", "exit_code", b"exit_code", "output_dropped_bytes", b"output_dropped_bytes", "signal", b"signal", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -493,6 +512,163 @@ class JobEnd(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__signal) -> _WhichOneofReturnType__signal | None: ...
 
 Global___JobEnd: _TypeAlias = JobEnd  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """What all processes of a job together have used since its start. Unset is what the kernel does not tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALL_SECONDS_FIELD_NUMBER: _builtins.int
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    USER_SECONDS_FIELD_NUMBER: _builtins.int
+    SYSTEM_SECONDS_FIELD_NUMBER: _builtins.int
+    THROTTLED_SECONDS_FIELD_NUMBER: _builtins.int
+    THROTTLED_PERIODS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    OOM_KILLS_FIELD_NUMBER: _builtins.int
+    IO_READ_BYTES_FIELD_NUMBER: _builtins.int
+    IO_WRITE_BYTES_FIELD_NUMBER: _builtins.int
+    IO_READ_OPERATIONS_FIELD_NUMBER: _builtins.int
+    IO_WRITE_OPERATIONS_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    PIDS_PEAK_FIELD_NUMBER: _builtins.int
+    CPU_PRESSURE_SECONDS_FIELD_NUMBER: _builtins.int
+    MEMORY_PRESSURE_SECONDS_FIELD_NUMBER: _builtins.int
+    IO_PRESSURE_SECONDS_FIELD_NUMBER: _builtins.int
+    wall_seconds: _builtins.float
+    """Time since the start, in seconds."""
+    cpu_seconds: _builtins.float
+    """CPU time, in seconds; the next two in sum."""
+    user_seconds: _builtins.float
+    """CPU time in the programs themselves, in seconds."""
+    system_seconds: _builtins.float
+    """CPU time in the kernel, in seconds."""
+    throttled_seconds: _builtins.float
+    """How long the job was held back by its CPU limit, in seconds."""
+    throttled_periods: _builtins.int
+    """In how many of the CPU limit's periods it was held back."""
+    memory_bytes: _builtins.int
+    """Memory at this moment, in bytes. Unset once the job has ended."""
+    memory_peak_bytes: _builtins.int
+    """The most memory that it had at a time, in bytes."""
+    oom_kills: _builtins.int
+    """How many of its processes were killed because memory ran out."""
+    io_read_bytes: _builtins.int
+    """Bytes read from disks."""
+    io_write_bytes: _builtins.int
+    """Bytes written to disks."""
+    io_read_operations: _builtins.int
+    """Read operations of disks."""
+    io_write_operations: _builtins.int
+    """Write operations of disks."""
+    pids: _builtins.int
+    """Processes and threads at this moment. Unset once the job has ended."""
+    pids_peak: _builtins.int
+    """The most processes and threads that it had at a time."""
+    cpu_pressure_seconds: _builtins.float
+    """How long at least one process could not go on for want of CPU time, in seconds."""
+    memory_pressure_seconds: _builtins.float
+    """How long at least one process could not go on for want of memory, in seconds."""
+    io_pressure_seconds: _builtins.float
+    """How long at least one process could not go on for want of I/O, in seconds."""
+    def __init__(
+        self,
+        *,
+        wall_seconds: _builtins.float = ...,
+        cpu_seconds: _builtins.float | None = ...,
+        user_seconds: _builtins.float | None = ...,
+        system_seconds: _builtins.float | None = ...,
+        throttled_seconds: _builtins.float | None = ...,
+        throttled_periods: _builtins.int | None = ...,
+        memory_bytes: _builtins.int | None = ...,
+        memory_peak_bytes: _builtins.int | None = ...,
+        oom_kills: _builtins.int | None = ...,
+        io_read_bytes: _builtins.int | None = ...,
+        io_write_bytes: _builtins.int | None = ...,
+        io_read_operations: _builtins.int | None = ...,
+        io_write_operations: _builtins.int | None = ...,
+        pids: _builtins.int | None = ...,
+        pids_peak: _builtins.int | None = ...,
+        cpu_pressure_seconds: _builtins.float | None = ...,
+        memory_pressure_seconds: _builtins.float | None = ...,
+        io_pressure_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_pressure_seconds", b"_cpu_pressure_seconds", "_cpu_seconds", b"_cpu_seconds", "_io_pressure_seconds", b"_io_pressure_seconds", "_io_read_bytes", b"_io_read_bytes", "_io_read_operations", b"_io_read_operations", "_io_write_bytes", b"_io_write_bytes", "_io_write_operations", b"_io_write_operations", "_memory_bytes", b"_memory_bytes", "_memory_peak_bytes", b"_memory_peak_bytes", "_memory_pressure_seconds", b"_memory_pressure_seconds", "_oom_kills", b"_oom_kills", "_pids", b"_pids", "_pids_peak", b"_pids_peak", "_system_seconds", b"_system_seconds", "_throttled_periods", b"_throttled_periods", "_throttled_seconds", b"_throttled_seconds", "_user_seconds", b"_user_seconds", "cpu_pressure_seconds", b"cpu_pressure_seconds", "cpu_seconds", b"cpu_seconds", "io_pressure_seconds", b"io_pressure_seconds", "io_read_bytes", b"io_read_bytes", "io_read_operations", b"io_read_operations", "io_write_bytes", b"io_write_bytes", "io_write_operations", b"io_write_operations", "memory_bytes", b"memory_bytes", "memory_peak_bytes", b"memory_peak_bytes", "memory_pressure_seconds", b"memory_pressure_seconds", "oom_kills", b"oom_kills", "pids", b"pids", "pids_peak", b"pids_peak", "system_seconds", b"system_seconds", "throttled_periods", b"throttled_periods", "throttled_seconds", b"throttled_seconds", "user_seconds", b"user_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_pressure_seconds", b"_cpu_pressure_seconds", "_cpu_seconds", b"_cpu_seconds", "_io_pressure_seconds", b"_io_pressure_seconds", "_io_read_bytes", b"_io_read_bytes", "_io_read_operations", b"_io_read_operations", "_io_write_bytes", b"_io_write_bytes", "_io_write_operations", b"_io_write_operations", "_memory_bytes", b"_memory_bytes", "_memory_peak_bytes", b"_memory_peak_bytes", "_memory_pressure_seconds", b"_memory_pressure_seconds", "_oom_kills", b"_oom_kills", "_pids", b"_pids", "_pids_peak", b"_pids_peak", "_system_seconds", b"_system_seconds", "_throttled_periods", b"_throttled_periods", "_throttled_seconds", b"_throttled_seconds", "_user_seconds", b"_user_seconds", "cpu_pressure_seconds", b"cpu_pressure_seconds", "cpu_seconds", b"cpu_seconds", "io_pressure_seconds", b"io_pressure_seconds", "io_read_bytes", b"io_read_bytes", "io_read_operations", b"io_read_operations", "io_write_bytes", b"io_write_bytes", "io_write_operations", b"io_write_operations", "memory_bytes", b"memory_bytes", "memory_peak_bytes", b"memory_peak_bytes", "memory_pressure_seconds", b"memory_pressure_seconds", "oom_kills", b"oom_kills", "pids", b"pids", "pids_peak", b"pids_peak", "system_seconds", b"system_seconds", "throttled_periods", b"throttled_periods", "throttled_seconds", b"throttled_seconds", "user_seconds", b"user_seconds", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_pressure_seconds: _TypeAlias = _typing.Literal["cpu_pressure_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cpu_pressure_seconds: _TypeAlias = _typing.Literal["_cpu_pressure_seconds", b"_cpu_pressure_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_seconds: _TypeAlias = _typing.Literal["cpu_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cpu_seconds: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__io_pressure_seconds: _TypeAlias = _typing.Literal["io_pressure_seconds"]  # noqa: Y015
+    _WhichOneofArgType__io_pressure_seconds: _TypeAlias = _typing.Literal["_io_pressure_seconds", b"_io_pressure_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__io_read_bytes: _TypeAlias = _typing.Literal["io_read_bytes"]  # noqa: Y015
+    _WhichOneofArgType__io_read_bytes: _TypeAlias = _typing.Literal["_io_read_bytes", b"_io_read_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__io_read_operations: _TypeAlias = _typing.Literal["io_read_operations"]  # noqa: Y015
+    _WhichOneofArgType__io_read_operations: _TypeAlias = _typing.Literal["_io_read_operations", b"_io_read_operations"]  # noqa: Y015
+    _WhichOneofReturnType__io_write_bytes: _TypeAlias = _typing.Literal["io_write_bytes"]  # noqa: Y015
+    _WhichOneofArgType__io_write_bytes: _TypeAlias = _typing.Literal["_io_write_bytes", b"_io_write_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__io_write_operations: _TypeAlias = _typing.Literal["io_write_operations"]  # noqa: Y015
+    _WhichOneofArgType__io_write_operations: _TypeAlias = _typing.Literal["_io_write_operations", b"_io_write_operations"]  # noqa: Y015
+    _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_peak_bytes: _TypeAlias = _typing.Literal["memory_peak_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_peak_bytes: _TypeAlias = _typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_pressure_seconds: _TypeAlias = _typing.Literal["memory_pressure_seconds"]  # noqa: Y015
+    _WhichOneofArgType__memory_pressure_seconds: _TypeAlias = _typing.Literal["_memory_pressure_seconds", b"_memory_pressure_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__oom_kills: _TypeAlias = _typing.Literal["oom_kills"]  # noqa: Y015
+    _WhichOneofArgType__oom_kills: _TypeAlias = _typing.Literal["_oom_kills", b"_oom_kills"]  # noqa: Y015
+    _WhichOneofReturnType__pids: _TypeAlias = _typing.Literal["pids"]  # noqa: Y015
+    _WhichOneofArgType__pids: _TypeAlias = _typing.Literal["_pids", b"_pids"]  # noqa: Y015
+    _WhichOneofReturnType__pids_peak: _TypeAlias = _typing.Literal["pids_peak"]  # noqa: Y015
+    _WhichOneofArgType__pids_peak: _TypeAlias = _typing.Literal["_pids_peak", b"_pids_peak"]  # noqa: Y015
+    _WhichOneofReturnType__system_seconds: _TypeAlias = _typing.Literal["system_seconds"]  # noqa: Y015
+    _WhichOneofArgType__system_seconds: _TypeAlias = _typing.Literal["_system_seconds", b"_system_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__throttled_periods: _TypeAlias = _typing.Literal["throttled_periods"]  # noqa: Y015
+    _WhichOneofArgType__throttled_periods: _TypeAlias = _typing.Literal["_throttled_periods", b"_throttled_periods"]  # noqa: Y015
+    _WhichOneofReturnType__throttled_seconds: _TypeAlias = _typing.Literal["throttled_seconds"]  # noqa: Y015
+    _WhichOneofArgType__throttled_seconds: _TypeAlias = _typing.Literal["_throttled_seconds", b"_throttled_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__user_seconds: _TypeAlias = _typing.Literal["user_seconds"]  # noqa: Y015
+    _WhichOneofArgType__user_seconds: _TypeAlias = _typing.Literal["_user_seconds", b"_user_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_pressure_seconds) -> _WhichOneofReturnType__cpu_pressure_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_seconds) -> _WhichOneofReturnType__cpu_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_pressure_seconds) -> _WhichOneofReturnType__io_pressure_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_read_bytes) -> _WhichOneofReturnType__io_read_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_read_operations) -> _WhichOneofReturnType__io_read_operations | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_write_bytes) -> _WhichOneofReturnType__io_write_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__io_write_operations) -> _WhichOneofReturnType__io_write_operations | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_peak_bytes) -> _WhichOneofReturnType__memory_peak_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_pressure_seconds) -> _WhichOneofReturnType__memory_pressure_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__oom_kills) -> _WhichOneofReturnType__oom_kills | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pids) -> _WhichOneofReturnType__pids | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pids_peak) -> _WhichOneofReturnType__pids_peak | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__system_seconds) -> _WhichOneofReturnType__system_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__throttled_periods) -> _WhichOneofReturnType__throttled_periods | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__throttled_seconds) -> _WhichOneofReturnType__throttled_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_seconds) -> _WhichOneofReturnType__user_seconds | None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class StopInfo(_message.Message):
@@ -755,6 +931,192 @@ class SignalJobResponse(_message.Message):
 Global___SignalJobResponse: _TypeAlias = SignalJobResponse  # noqa: Y015
 
 @_typing.final
+class PauseJobRequest(_message.Message):
+    """Request of PauseJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Id of the job."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseJobRequest: _TypeAlias = PauseJobRequest  # noqa: Y015
+
+@_typing.final
+class ResumeJobRequest(_message.Message):
+    """Request of ResumeJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Id of the job."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeJobRequest: _TypeAlias = ResumeJobRequest  # noqa: Y015
+
+@_typing.final
+class UpdateJobRequest(_message.Message):
+    """Request of UpdateJob (AIP-134)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job: its id, and in limits what is to change."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: paths such as "limits.memory_bytes", or "limits" for all of them. A limit that is named here and not
+        set in the job gets the server's default. Unset: the limits that are set in the job.
+        """
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateJobRequest: _TypeAlias = UpdateJobRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageRequest(_message.Message):
+    """Request of GetUsage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """Id of the job."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class ListUsagesRequest(_message.Message):
+    """Request of ListUsages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many jobs, 1 to 1000; 0: the server's default (100). Larger values are cut to the maximum."""
+    page_token: _builtins.str
+    """next_page_token of the page before, with the same filter. Empty: the first page."""
+    owner: _builtins.str
+    """Jobs of this owner. Empty: all that the caller may see. A user that names somebody else gets an empty list."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsagesRequest: _TypeAlias = ListUsagesRequest  # noqa: Y015
+
+@_typing.final
+class JobUsage(_message.Message):
+    """A running job and what it has used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it has used up to now."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobUsage: _TypeAlias = JobUsage  # noqa: Y015
+
+@_typing.final
+class ListUsagesResponse(_message.Message):
+    """A page of running jobs and what they have used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Give it back to get the next page. Empty: this was the last one."""
+    @_builtins.property
+    def usages(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobUsage]:
+        """Newest job first."""
+
+    def __init__(
+        self,
+        *,
+        usages: _abc.Iterable[Global___JobUsage] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "usages", b"usages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUsagesResponse: _TypeAlias = ListUsagesResponse  # noqa: Y015
+
+@_typing.final
 class WaitJobRequest(_message.Message):
     """Request of WaitJob."""
 
@@ -922,6 +1284,10 @@ class ServerInfo(_message.Message):
     PROCESS_TRACKING_FIELD_NUMBER: _builtins.int
     DURABILITY_FIELD_NUMBER: _builtins.int
     JOB_USER_FIELD_NUMBER: _builtins.int
+    CGROUPS_FIELD_NUMBER: _builtins.int
+    MISSING_LIMITS_FIELD_NUMBER: _builtins.int
+    LIMIT_DEFAULTS_FIELD_NUMBER: _builtins.int
+    LIMIT_MAXIMUMS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of the server, such as "0.1.0"."""
     executor: _builtins.str
@@ -932,9 +1298,25 @@ class ServerInfo(_message.Message):
     """What is kept through: "process" (a kill of every process of the server) or "power" (a power cut, too)."""
     job_user: _builtins.str
     """The user that jobs run as."""
+    cgroups: _builtins.str
+    """What was asked of the server about limits: "require" (it would not run without them), "auto" (it enforces those that
+    it can) or "off" (none).
+    """
     @_builtins.property
     def enforceable_limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the fields of Limits that can be enforced. A job that sets another one is refused."""
+
+    @_builtins.property
+    def missing_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingLimit]:
+        """The fields of Limits that cannot be enforced, and why. Defaults and maximums of these are not in force."""
+
+    @_builtins.property
+    def limit_defaults(self) -> Global___Limits:
+        """The limits of the caller's jobs that ask for none."""
+
+    @_builtins.property
+    def limit_maximums(self) -> Global___Limits:
+        """The most that the caller's jobs may have. A job that does not ask has it where there is no default."""
 
     def __init__(
         self,
@@ -945,11 +1327,41 @@ class ServerInfo(_message.Message):
         process_tracking: _builtins.str = ...,
         durability: _builtins.str = ...,
         job_user: _builtins.str = ...,
+        cgroups: _builtins.str = ...,
+        missing_limits: _abc.Iterable[Global___MissingLimit] | None = ...,
+        limit_defaults: Global___Limits | None = ...,
+        limit_maximums: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit_defaults", b"limit_defaults", "limit_maximums", b"limit_maximums"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durability", b"durability", "enforceable_limits", b"enforceable_limits", "executor", b"executor", "job_user", b"job_user", "process_tracking", b"process_tracking", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroups", b"cgroups", "durability", b"durability", "enforceable_limits", b"enforceable_limits", "executor", b"executor", "job_user", b"job_user", "limit_defaults", b"limit_defaults", "limit_maximums", b"limit_maximums", "missing_limits", b"missing_limits", "process_tracking", b"process_tracking", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServerInfo: _TypeAlias = ServerInfo  # noqa: Y015
+
+@_typing.final
+class MissingLimit(_message.Message):
+    """A limit that the server cannot enforce."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    limit: _builtins.str
+    """Name of the field of Limits."""
+    reason: _builtins.str
+    """Why, and what would help."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingLimit: _TypeAlias = MissingLimit  # noqa: Y015

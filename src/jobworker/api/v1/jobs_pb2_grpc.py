@@ -61,6 +61,31 @@ class JobServiceStub:
                 request_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.SignalJobRequest.SerializeToString,
                 response_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.SignalJobResponse.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/jobworker.v1.JobService/PauseJob',
+                request_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/jobworker.v1.JobService/ResumeJob',
+                request_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.UpdateJob = channel.unary_unary(
+                '/jobworker.v1.JobService/UpdateJob',
+                request_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.UpdateJobRequest.SerializeToString,
+                response_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/jobworker.v1.JobService/GetUsage',
+                request_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.Usage.FromString,
+                _registered_method=True)
+        self.ListUsages = channel.unary_unary(
+                '/jobworker.v1.JobService/ListUsages',
+                request_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.ListUsagesRequest.SerializeToString,
+                response_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.ListUsagesResponse.FromString,
+                _registered_method=True)
         self.WaitJob = channel.unary_unary(
                 '/jobworker.v1.JobService/WaitJob',
                 request_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.WaitJobRequest.SerializeToString,
@@ -126,6 +151,44 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Has all processes of a job stand still, and its time limit with them. A job that stands still already is answered as
+        it is; a paused job can be stopped. FAILED_PRECONDITION (PAUSE_NOT_SUPPORTED) where the server cannot do it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Lets a paused job go on; one that is not paused is answered as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateJob(self, request, context):
+        """Changes limits of a running job, all that are asked for or none. What is asked for is within the caller's maximum,
+        as at a start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """What a job has used up to now or, once it has ended, in all. FAILED_PRECONDITION (JOB_ENDED) for a job of which
+        nobody knows, such as one that was lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsages(self, request, context):
+        """The caller's running jobs (an admin's: everybody's) and what they have used, newest first, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WaitJob(self, request, context):
         """Answers when the job has ended. Leaving does not touch the job.
         """
@@ -183,6 +246,31 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.SignalJob,
                     request_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.SignalJobRequest.FromString,
                     response_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.SignalJobResponse.SerializeToString,
+            ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.PauseJobRequest.FromString,
+                    response_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.ResumeJobRequest.FromString,
+                    response_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'UpdateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateJob,
+                    request_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.UpdateJobRequest.FromString,
+                    response_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.GetUsageRequest.FromString,
+                    response_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.Usage.SerializeToString,
+            ),
+            'ListUsages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsages,
+                    request_deserializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.ListUsagesRequest.FromString,
+                    response_serializer=jobworker_dot_api_dot_v1_dot_jobs__pb2.ListUsagesResponse.SerializeToString,
             ),
             'WaitJob': grpc.unary_unary_rpc_method_handler(
                     servicer.WaitJob,
@@ -341,6 +429,141 @@ class JobService:
             '/jobworker.v1.JobService/SignalJob',
             jobworker_dot_api_dot_v1_dot_jobs__pb2.SignalJobRequest.SerializeToString,
             jobworker_dot_api_dot_v1_dot_jobs__pb2.SignalJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobworker.v1.JobService/PauseJob',
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.PauseJobRequest.SerializeToString,
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobworker.v1.JobService/ResumeJob',
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.ResumeJobRequest.SerializeToString,
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobworker.v1.JobService/UpdateJob',
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.UpdateJobRequest.SerializeToString,
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobworker.v1.JobService/GetUsage',
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.GetUsageRequest.SerializeToString,
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.Usage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobworker.v1.JobService/ListUsages',
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.ListUsagesRequest.SerializeToString,
+            jobworker_dot_api_dot_v1_dot_jobs__pb2.ListUsagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,22 @@ class JobServiceStub:
     """
     SignalJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.SignalJobRequest, _jobs_pb2.SignalJobResponse]
     """Sends a signal to the process group of the job's first process, as a terminal would."""
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.Job]
+    """Has all processes of a job stand still, and its time limit with them. A job that stands still already is answered as
+    it is; a paused job can be stopped. FAILED_PRECONDITION (PAUSE_NOT_SUPPORTED) where the server cannot do it.
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.Job]
+    """Lets a paused job go on; one that is not paused is answered as it is."""
+    UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.Job]
+    """Changes limits of a running job, all that are asked for or none. What is asked for is within the caller's maximum,
+    as at a start.
+    """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetUsageRequest, _jobs_pb2.Usage]
+    """What a job has used up to now or, once it has ended, in all. FAILED_PRECONDITION (JOB_ENDED) for a job of which
+    nobody knows, such as one that was lost.
+    """
+    ListUsages: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListUsagesRequest, _jobs_pb2.ListUsagesResponse]
+    """The caller's running jobs (an admin's: everybody's) and what they have used, newest first, a page at a time."""
     WaitJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.WaitJobRequest, _jobs_pb2.Job]
     """Answers when the job has ended. Leaving does not touch the job."""
     StreamOutput: _grpc.UnaryStreamMultiCallable[_jobs_pb2.StreamOutputRequest, _jobs_pb2.StreamOutputResponse]
@@ -90,6 +106,22 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     SignalJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.SignalJobRequest, _jobs_pb2.SignalJobResponse]  # type: ignore[assignment]
     """Sends a signal to the process group of the job's first process, as a terminal would."""
+    PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Has all processes of a job stand still, and its time limit with them. A job that stands still already is answered as
+    it is; a paused job can be stopped. FAILED_PRECONDITION (PAUSE_NOT_SUPPORTED) where the server cannot do it.
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Lets a paused job go on; one that is not paused is answered as it is."""
+    UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
+    """Changes limits of a running job, all that are asked for or none. What is asked for is within the caller's maximum,
+    as at a start.
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetUsageRequest, _jobs_pb2.Usage]  # type: ignore[assignment]
+    """What a job has used up to now or, once it has ended, in all. FAILED_PRECONDITION (JOB_ENDED) for a job of which
+    nobody knows, such as one that was lost.
+    """
+    ListUsages: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListUsagesRequest, _jobs_pb2.ListUsagesResponse]  # type: ignore[assignment]
+    """The caller's running jobs (an admin's: everybody's) and what they have used, newest first, a page at a time."""
     WaitJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.WaitJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Answers when the job has ended. Leaving does not touch the job."""
     StreamOutput: _aio.UnaryStreamMultiCallable[_jobs_pb2.StreamOutputRequest, _jobs_pb2.StreamOutputResponse]  # type: ignore[assignment]
@@ -150,6 +182,52 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.SignalJobResponse, _abc.Awaitable[_jobs_pb2.SignalJobResponse]]:
         """Sends a signal to the process group of the job's first process, as a terminal would."""
+
+    @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _jobs_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Has all processes of a job stand still, and its time limit with them. A job that stands still already is answered as
+        it is; a paused job can be stopped. FAILED_PRECONDITION (PAUSE_NOT_SUPPORTED) where the server cannot do it.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _jobs_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Lets a paused job go on; one that is not paused is answered as it is."""
+
+    @_abc_1.abstractmethod
+    def UpdateJob(
+        self,
+        request: _jobs_pb2.UpdateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
+        """Changes limits of a running job, all that are asked for or none. What is asked for is within the caller's maximum,
+        as at a start.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _jobs_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.Usage, _abc.Awaitable[_jobs_pb2.Usage]]:
+        """What a job has used up to now or, once it has ended, in all. FAILED_PRECONDITION (JOB_ENDED) for a job of which
+        nobody knows, such as one that was lost.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUsages(
+        self,
+        request: _jobs_pb2.ListUsagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ListUsagesResponse, _abc.Awaitable[_jobs_pb2.ListUsagesResponse]]:
+        """The caller's running jobs (an admin's: everybody's) and what they have used, newest first, a page at a time."""
 
     @_abc_1.abstractmethod
     def WaitJob(
