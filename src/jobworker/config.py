@@ -2,7 +2,7 @@
 
 Every setting is one field of `ServerSettings`, and has the same name everywhere: `state_dir` in the file is
 JOBWORKER_STATE_DIR in the environment and --state-dir on the command line. A flag wins over the environment, which
-wins over the file.
+wins over the file. Only the file has tables: those of `limits`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
+from jobworker.auth.roles import Role
 from jobworker.core.address import Address
+from jobworker.core.errors import InvalidArgumentError, LimitAboveMaximumError
+from jobworker.core.limit_options import OPTIONS, limits_of
+from jobworker.core.limit_policy import LimitPolicy
 from jobworker.core.units import format_duration, format_size, parse_duration, parse_size
 
 PREFIX = "JOBWORKER_"
@@ -26,6 +30,9 @@ FILE_VARIABLE = f"{PREFIX}CONFIG"
 FOREIGN_VARIABLES = frozenset(
     PREFIX + name for name in ("SERVER", "CA", "CERT", "KEY", "PROFILE", "CONFIG_DIR", "RECONNECT_TIMEOUT", "JOB_ID")
 )
+
+_LIMITS = "limits"
+_DEFAULT, _MAXIMUM, _ROLES = "default", "maximum", "roles"
 
 _MAX_VALUE_CHARS = 4_096  # a path has no more, and nothing else comes near it
 _PEM_MARK = "-----BEGIN"
@@ -142,6 +149,11 @@ class ServerSettings:
     retention_bytes: Annotated[int, SIZE, "When the output of ended jobs is larger in all, the oldest are removed."] = (
         50 * 1024**3
     )
+    cgroups: Annotated[
+        Literal["require", "auto", "off"],
+        _one_of("require", "auto", "off"),
+        "Limits of jobs: no start unless CPU, memory, I/O and processes can be limited; those that can be; or none.",
+    ] = "auto"
     audit_log: Annotated[
         Path | Literal["stderr", "off"],
         AUDIT_TARGET,
@@ -152,6 +164,8 @@ class ServerSettings:
         _one_of("debug", "info", "warning", "error"),
         "The least important messages that are shown.",
     ] = "info"
+
+    limits: Mapping[Role, LimitPolicy] = field(default_factory=dict[Role, LimitPolicy])
 
     def __post_init__(self) -> None:
         if self.max_request_bytes < self.max_command_bytes:
@@ -185,6 +199,8 @@ class Setting:
 def _declared() -> Iterator[Setting]:
     hints = get_type_hints(ServerSettings, include_extras=True)
     for one in fields(ServerSettings):
+        if one.name == _LIMITS:
+            continue
         _type, kind, purpose = get_args(hints[one.name])
         required = one.default is MISSING
         default = None if required else one.default
@@ -223,8 +239,10 @@ def load_settings(
     `flags` maps names of settings to values, None where none was given. An empty variable counts as not set. Relative
     paths in the file are relative to its folder.
     """
+    content = _content(file) if file else {}
+    limits = _limits(content.pop(_LIMITS, {}), f"{file}: {_LIMITS}")
     said = {
-        **(_from_file(file) if file else {}),
+        **(_from_file(content, file) if file else {}),
         **_from_environment(environ),
         **{name: _Said(raw=raw, where=SETTINGS[name].flag) for name, raw in flags.items() if raw is not None},
     }
@@ -233,19 +251,22 @@ def load_settings(
             raise SettingsError(
                 f"{setting.name} is not set: give {setting.flag}, {setting.variable} or {setting.name} in the file"
             )
-    return ServerSettings(**{name: one.value_for(SETTINGS[name]) for name, one in said.items()})
+    return ServerSettings(limits=limits, **{name: one.value_for(SETTINGS[name]) for name, one in said.items()})
 
 
-def _from_file(path: Path) -> dict[str, _Said]:
+def _content(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read the settings in {path}: {error.strerror}") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise SettingsError(f"{path} is no TOML: {error}") from None
+
+
+def _from_file(content: Mapping[str, Any], path: Path) -> dict[str, _Said]:
     for key in content:
         if key not in SETTINGS:
-            raise SettingsError(f"{path}: there is no setting {key!r}{_nearest(key, SETTINGS)}")
+            raise SettingsError(f"{path}: there is no setting {key!r}{_nearest(key, (*SETTINGS, _LIMITS))}")
     return {key: _Said(raw=raw, where=f"{path}: {key}", base=path.parent) for key, raw in content.items()}
 
 
@@ -256,6 +277,47 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, _Said]:
         if variable not in names and variable not in FOREIGN_VARIABLES and variable != FILE_VARIABLE:
             raise SettingsError(f"there is no variable {variable}{_nearest(variable, names)}")
     return {names[key]: _Said(raw=environ[key], where=key) for key in ours if key in names and environ[key]}
+
+
+def _limits(raw: object, where: str) -> dict[Role, LimitPolicy]:
+    """A policy for each role: the common tables, with what the tables of the role say in place of it, key by key."""
+    tables = _table(raw, where, (_DEFAULT, _MAXIMUM, _ROLES))
+    common = {name: _limit_values(tables.get(name, {}), f"{where}.{name}") for name in (_DEFAULT, _MAXIMUM)}
+    roles = _table(tables.get(_ROLES, {}), f"{where}.{_ROLES}", tuple(Role))
+    policies: dict[Role, LimitPolicy] = {}
+    for role in Role:
+        place = f"{where}.{_ROLES}.{role}"
+        own = _table(roles.get(role, {}), place, (_DEFAULT, _MAXIMUM))
+        values = {name: common[name] | _limit_values(own.get(name, {}), f"{place}.{name}") for name in common}
+        try:
+            policy = LimitPolicy(**{name: limits_of(said) for name, said in values.items()})
+        except LimitAboveMaximumError as error:
+            raise SettingsError(f"{where}: the default of role {role}: {error}") from None
+        except (InvalidArgumentError, ValueError) as error:
+            raise SettingsError(f"{where}: for role {role}: {error}") from None
+        if policy != LimitPolicy():
+            policies[role] = policy
+    return policies
+
+
+def _limit_values(raw: object, where: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in _table(raw, where, tuple(OPTIONS)).items():
+        try:
+            values[name] = OPTIONS[name].parse(value)
+        except ValueError as error:
+            raise SettingsError(f"{where}.{name}: {error}") from None
+    return values
+
+
+def _table(raw: object, where: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{where} must be a table")
+    table = cast("dict[str, Any]", raw)
+    for key in table:
+        if key not in keys:
+            raise SettingsError(f"{where}: there is no {key!r}{_nearest(key, keys)}")
+    return table
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

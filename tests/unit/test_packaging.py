@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.auth.roles import Role
 from jobworker.config import SETTINGS, load_settings
+from jobworker.core.limits import Limits
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 EXAMPLE = PACKAGING / "server.toml.example"
@@ -35,6 +37,15 @@ def test_the_example_shows_every_setting_with_its_default(tmp_path: Path) -> Non
     commented = {name for name in named if not re.search(rf"^{name} = ", EXAMPLE.read_text(), re.MULTILINE)}
     differing = {name for name in commented if getattr(shown, name) != getattr(plain, name)}
     assert differing == {"job_user"}
+
+
+def test_the_tables_of_the_example_can_be_used(tmp_path: Path) -> None:
+    """Without their comment marks, the limits are what they say."""
+    full = tmp_path / "server.toml"
+    full.write_text(re.sub(r"^#(?=[a-z[])", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+    limits = load_settings(flags={}, environ={}, file=full).limits
+    assert limits[Role.USER].default == limits[Role.ADMIN].default == Limits(memory=2 * 10**9, pids=500)
+    assert (limits[Role.USER].maximum.memory, limits[Role.ADMIN].maximum.memory) == (16 * 10**9, 64 * 10**9)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

@@ -18,6 +18,8 @@ class Permission(StrEnum):
     LIST = "list"
     STOP = "stop"
     SIGNAL = "signal"
+    PAUSE = "pause"
+    UPDATE = "update"
     DELETE = "delete"
     INFO = "info"
     HEALTH = "health"
@@ -40,6 +42,8 @@ POLICY: Mapping[Role, Mapping[Permission, Scope]] = {
         Permission.LIST: Scope.ANY,
         Permission.STOP: Scope.ANY,
         Permission.SIGNAL: Scope.ANY,
+        Permission.PAUSE: Scope.ANY,
+        Permission.UPDATE: Scope.ANY,
         Permission.DELETE: Scope.ANY,
         Permission.INFO: Scope.ANY,
         Permission.HEALTH: Scope.ANY,
@@ -51,6 +55,8 @@ POLICY: Mapping[Role, Mapping[Permission, Scope]] = {
         Permission.LIST: Scope.OWN,
         Permission.STOP: Scope.OWN,
         Permission.SIGNAL: Scope.OWN,
+        Permission.PAUSE: Scope.OWN,
+        Permission.UPDATE: Scope.OWN,
         Permission.DELETE: Scope.OWN,
         Permission.INFO: Scope.ANY,
         Permission.HEALTH: Scope.ANY,

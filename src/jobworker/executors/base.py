@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import Limits
 from jobworker.core.usage import Usage
 
+# Without limits it does not run; it enforces those that it can; it enforces none
+CgroupMode = Literal["require", "auto", "off"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecutorInfo:
-    """What a place is and what it can do; see `ServerInfo` in the API for the words."""
+    """What a place is and what it can do; see `ServerInfo` in the API for the words.
+
+    `cgroups` is how much of them was asked for; `missing_limits` are the limits that cannot be enforced, each with the
+    reason.
+    """
 
     name: str
     enforceable_limits: tuple[str, ...]
     process_tracking: str
     job_user: str
+    cgroups: CgroupMode = "auto"
+    missing_limits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from jobworker.core.errors import CommandNotStartedError
+from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableError, PauseNotSupportedError
 from jobworker.core.job import Job, StopRequest
+from jobworker.core.limits import Limits
 from jobworker.core.records import Record, end_from, job_from, job_record, stop_from, time_from
-from jobworker.executors.base import Execution, ExecutorInfo, Outcome
+from jobworker.core.usage import Usage
+from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo, Outcome
 from jobworker.executors.output import FileOutput, GrowthWatch
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.supervision import Supervision
@@ -46,12 +48,13 @@ class LocalSettings:
     """Where jobs are kept and how they run.
 
     `directory` holds a folder a job. `sync` makes records survive a power cut. `user` is whom jobs run as; `None` means
-    the user of this process, or "nobody" where that is root.
+    the user of this process, or "nobody" where that is root. `cgroups` says whether jobs have to have one each.
     """
 
     directory: Path
     sync: bool = False
     user: str | None = None
+    cgroups: CgroupMode = "auto"
 
 
 class LocalExecutor:
@@ -61,6 +64,7 @@ class LocalExecutor:
         self._jobs = settings.directory / "jobs"
         self._removed = settings.directory / "removed"
         self._sync = settings.sync
+        self._mode: CgroupMode = settings.cgroups
         self._user = user
         self._cgroup = cgroup
         self._boot_id = process.boot_id()
@@ -77,7 +81,7 @@ class LocalExecutor:
         and `OSError`.
         """
         user = JobUser.find(settings.user)
-        executor = cls(settings, user, _make_cgroup(settings.directory))
+        executor = cls(settings, user, None if settings.cgroups == "off" else _make_cgroup(settings.directory))
         try:
             executor._spawner.start()
             _take_descriptors()  # for this process; jobs have what they would have without it
@@ -99,6 +103,7 @@ class LocalExecutor:
             enforceable_limits=(),
             process_tracking="subreaper" if self._cgroup is None else "cgroup",
             job_user=self._user.name,
+            cgroups=self._mode,
         )
 
     async def start(self, job: Job) -> LocalExecution:
@@ -307,6 +312,27 @@ class LocalExecution:
     async def send_signal(self, number: int) -> bool:
         """Signal the process group of the job's first process; `False` if the job has ended."""
         return await self._supervision.send_signal(number)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the job stands still."""
+        return False
+
+    async def pause(self) -> bool:
+        """Not yet."""
+        raise PauseNotSupportedError
+
+    async def resume(self) -> bool:
+        """A job that cannot be paused goes on."""
+        return not self._supervision.over.done()
+
+    async def update(self, limits: Limits) -> bool:
+        """Not yet."""
+        raise LimitNotEnforceableError(limits.requested()[0], "this server cannot enforce it")
+
+    async def usage(self) -> Usage:
+        """What the job has used up to now."""
+        return Usage(wall_seconds=(datetime.now(UTC) - self.start_time).total_seconds())
 
     async def outcome(self) -> Outcome:
         """Wait for the recorded end."""

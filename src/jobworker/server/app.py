@@ -25,6 +25,7 @@ from jobworker.server.errors import StartError
 from jobworker.server.gate import Gate
 from jobworker.server.held import HeldCalls
 from jobworker.server.jobs import JobService
+from jobworker.server.limits import RoleLimits
 from jobworker.server.tls import CertificateReloader
 from jobworker.worker import Worker
 
@@ -73,10 +74,10 @@ class Api:
         except RuntimeError:  # it says no more than that it failed
             raise StartError(f"cannot listen on {address}") from None
 
-    async def start(self, worker: Worker, *, version: str) -> None:
-        """Serve the jobs of a worker."""
-        add_JobServiceServicer_to_server(JobService(worker, version=version), self._server)
-        add_WorkerServiceServicer_to_server(WorkerService(worker), self._server)
+    async def start(self, worker: Worker, *, limits: RoleLimits, version: str) -> None:
+        """Serve the jobs of a worker, with these limits for those who start them."""
+        add_JobServiceServicer_to_server(JobService(worker, limits=limits, version=version), self._server)
+        add_WorkerServiceServicer_to_server(WorkerService(worker, limits=limits), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(SERVICES, self._server)
         for service in SERVICES:

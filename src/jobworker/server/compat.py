@@ -20,6 +20,7 @@ from jobworker.core.job import JobEnd
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
 from jobworker.server.call import Context, current_call, reach
+from jobworker.server.limits import RoleLimits
 from jobworker.worker import Worker
 
 _STATUS = {
@@ -35,12 +36,17 @@ _SIGNAL_BASE = 128  # as shells do
 class WorkerService(WorkerServiceServicer):
     """Serves one worker's jobs to clients of the older service."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, *, limits: RoleLimits) -> None:
         self._worker = worker
+        self._limits = limits
 
     async def StartJob(self, request: pb.StartJobRequest, context: Context) -> pb.StartJobResponse:
         call = current_call.get()
-        job = await self._worker.start(JobSpec(argv=(request.cmd, *request.args)), call.principal.name)
+        job = await self._worker.start(
+            JobSpec(argv=(request.cmd, *request.args)),
+            call.principal.name,
+            limit_policy=self._limits.of(call.principal),
+        )
         call.job_id = job.id
         return pb.StartJobResponse(ID=job.id)
 

@@ -17,8 +17,9 @@ from jobworker.core.errors import JobworkerError
 from jobworker.server.audit import AuditLog
 from jobworker.server.certificates import CertificateFiles, Certificates, read_certificates
 from jobworker.server.errors import StartError
+from jobworker.server.limits import RoleLimits
 from jobworker.server.notify import notify
-from jobworker.worker import Quotas, Retention, Worker, local_worker
+from jobworker.worker import Quotas, Retention, Worker, WorkerInfo, local_worker
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,14 @@ async def _serve(settings: ServerSettings, files: CertificateFiles, certificates
                     ),
                     retention=Retention(age=settings.retention_age, total_bytes=settings.retention_bytes),
                     job_user=settings.job_user,
+                    cgroups=settings.cgroups,
                     stop_jobs_on_exit=settings.stop_jobs_on_exit,
                 )
             )
+            limits = RoleLimits(policies=settings.limits)
+            _check_limits(worker.info, limits)
         _log_recovery(worker)
-        await api.start(worker, version=version("jobworker"))
+        await api.start(worker, limits=limits, version=version("jobworker"))
         async with asyncio.TaskGroup() as group:
             group.create_task(api.ended())
             _say_ready(settings.listen.with_port(port))
@@ -100,6 +104,17 @@ def _as_start_error() -> Generator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise StartError(f"{where}{error.strerror or error}") from error
+
+
+def _check_limits(info: WorkerInfo, limits: RoleLimits) -> None:
+    """Say which limits are not enforced; those that somebody configured must be, where that is required."""
+    for limit, reason in info.missing_limits:
+        if limit not in limits.requested():
+            log.info("jobs that ask for the limit %s are refused: %s", limit, reason)
+        elif info.cgroups == "require":
+            raise StartError(f"the limit {limit} is configured and cannot be enforced: {reason}")
+        else:
+            log.warning("the limit %s is configured and NOT in force: %s", limit, reason)
 
 
 def _log_recovery(worker: Worker) -> None:

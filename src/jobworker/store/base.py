@@ -28,9 +28,10 @@ class JobStore(Protocol):
         ...
 
     async def update(self, job: Job) -> None:
-        """Replace what is remembered of a job's start, stop, end and output size; `None` replaces nothing.
+        """Replace what is remembered of a job's start, stop, end, limits and output size; `None` replaces nothing.
 
-        An end, once recorded, is never replaced, nor is the output size with it. A job that is not there is no error.
+        An end, once recorded, is never replaced, nor are the limits and the output size with it. A job that is not
+        there is no error.
         """
         ...
 

@@ -64,7 +64,7 @@ class SqliteStore:
         await self._run(_add, job)
 
     async def update(self, job: Job) -> None:
-        """Replace what is remembered of a job's start, stop, end and output size, until it has an end."""
+        """Replace what is remembered of a job's start, stop, end, limits and output size, until it has an end."""
         await self._run(_change, query("update_job"), job_row(job))
 
     async def remove(self, job_id: str) -> None:

@@ -12,6 +12,8 @@ from jobworker.core.records import (
     Record,
     end_from,
     end_record,
+    limits_from,
+    limits_record,
     spec_from,
     spec_record,
     stop_from,
@@ -23,7 +25,7 @@ from jobworker.core.records import (
 Row = tuple[Any, ...]
 Value = TypeVar("Value")
 
-DETAILS = 'request_id, start_time, stop, "end", output_bytes, spec'
+DETAILS = 'request_id, start_time, stop, "end", output_bytes, limits, spec'
 COLUMNS = f"id, create_time, owner, {DETAILS}"  # what `job_from_row` takes
 
 
@@ -40,12 +42,13 @@ def job_row(job: Job) -> dict[str, str | int | None]:
         "end": None if job.end is None else _json(end_record(job.end)),
         "output_bytes": job.output_bytes,
         "spec": _json(spec_record(job.spec)),
+        "limits": _json(limits_record(job.limits)),
     }
 
 
 def job_from_row(row: Row) -> Job:
     """The job of a row of `COLUMNS`. Raises `StoreError` for one that no release has written."""
-    job_id, create_time, owner, request_id, start_time, stop, end, output_bytes, spec = row
+    job_id, create_time, owner, request_id, start_time, stop, end, output_bytes, limits, spec = row
     try:
         return Job(
             id=job_id,
@@ -56,6 +59,7 @@ def job_from_row(row: Row) -> Job:
             stop=_optional(lambda text: stop_from(json.loads(text)), stop),
             end=_optional(lambda text: end_from(json.loads(text)), end),
             output_bytes=output_bytes,
+            limits=limits_from(json.loads(limits)),
             spec=spec_from(json.loads(spec)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, InvalidArgumentError) as error:

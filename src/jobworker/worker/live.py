@@ -6,29 +6,42 @@ import asyncio
 from dataclasses import replace
 
 from jobworker.core.job import Job
+from jobworker.core.limits import Limits
 from jobworker.executors.base import Execution, Outcome, Output
 
 
 class LiveJob:
-    """The job, its execution, and those who follow its output. `ended` is set once the end can be told."""
+    """The job, its execution, and those who follow its output. `ended` is set once the end can be told.
+
+    `updating` is held by whoever changes its limits, for that takes the present ones into account.
+    """
 
     def __init__(self, job: Job, execution: Execution) -> None:
         self._job = job
         self.execution = execution
         self.ended = asyncio.Event()
+        self.updating = asyncio.Lock()
         self._followers: set[Output] = set()
 
     @property
     def job(self) -> Job:
         """The job as it is now, but for the size of its output while it runs."""
         if self._job.end is None:
-            return replace(self._job, stop=self.execution.stop or self._job.stop)
+            return replace(self._job, stop=self.execution.stop or self._job.stop, paused=self.execution.paused)
         return self._job
+
+    def limit(self, limits: Limits) -> None:
+        """These limits are in force now."""
+        self._job = replace(self._job, limits=limits)
 
     def with_outcome(self, outcome: Outcome) -> Job:
         """The job as it will be when `end` is called with it."""
         return replace(
-            self.job, end=outcome.end, stop=outcome.stop or self.job.stop, output_bytes=outcome.end.output_bytes
+            self.job,
+            end=outcome.end,
+            stop=outcome.stop or self.job.stop,
+            output_bytes=outcome.end.output_bytes,
+            paused=False,
         )
 
     def end(self, job: Job) -> None:

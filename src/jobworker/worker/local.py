@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from jobworker.core.errors import StoreError
+from jobworker.executors.base import CgroupMode
 from jobworker.executors.local import LocalExecutor, LocalSettings
 from jobworker.store.base import Durability
 from jobworker.store.sqlite import SqliteStore
@@ -25,16 +26,19 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
     quotas: Quotas | None = None,
     retention: Retention | None = None,
     job_user: str | None = None,
+    cgroups: CgroupMode = "auto",
     stop_jobs_on_exit: bool = False,
 ) -> AsyncGenerator[Worker]:
     """A worker that runs jobs on this machine and keeps everything in `state_dir`, which is made if need be.
 
     `durability` says what a start and an end outlive: "process", a kill of every process; "power", a power cut, too.
-    Jobs run as `job_user`; without one as the user of this process, or as "nobody" where that is root. Raises
-    `StoreError` (also where another worker uses the directory), `InvalidArgumentError` (the user) and `OSError`.
+    Jobs run as `job_user`; without one as the user of this process, or as "nobody" where that is root. `cgroups` says
+    what becomes of limits: "require" raises unless CPU, memory, I/O and processes can be limited, "auto" has those that
+    can be, "off" none. Raises `StoreError` (also where another worker uses the directory), `InvalidArgumentError` (the
+    user) and `OSError`.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything else runs
-    settings = LocalSettings(directory=state_dir, sync=durability == "power", user=job_user)
+    settings = LocalSettings(directory=state_dir, sync=durability == "power", user=job_user, cgroups=cgroups)
     with _only_user_of(state_dir):
         async with (
             await SqliteStore.open(state_dir / "jobs.db", durability=durability) as store,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,18 +18,21 @@ from jobworker.core.errors import (
     JobEndedError,
     JobNotEndedError,
     JobNotFoundError,
-    LimitNotEnforceableError,
     OffsetOutOfRangeError,
     RequestIdReusedError,
     ServerUnavailableError,
     StoreError,
 )
 from jobworker.core.job import DEFAULT_GRACE, Job, StopRequest, check_signal
+from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.limits import Limits
 from jobworker.core.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, JobFilter, JobPage
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
+from jobworker.core.usage import Usage
 from jobworker.executors.base import Executor, Outcome
 from jobworker.store.base import JobStore
+from jobworker.worker import limits as limits_
 from jobworker.worker import retention as retention_
 from jobworker.worker.live import LiveJob
 from jobworker.worker.quotas import Quotas, RunningJobs
@@ -45,6 +48,8 @@ TAKE_BACK_PATIENCE = 5.0
 STOP_ALL_GRACE = timedelta(seconds=10)
 STOP_ALL_PATIENCE = 20.0  # seconds; after the grace jobs are killed, which is a matter of milliseconds
 
+NO_POLICY = LimitPolicy()  # no defaults, and no maximum
+
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 __all__ = ["Chunk", "RecoveryReport", "Worker", "WorkerInfo"]
@@ -59,6 +64,8 @@ class WorkerInfo:
     process_tracking: str
     durability: str
     job_user: str
+    cgroups: str
+    missing_limits: tuple[tuple[str, str], ...]
 
 
 class Worker:
@@ -120,10 +127,18 @@ class Worker:
             process_tracking=executor.process_tracking,
             durability=self._durability,
             job_user=executor.job_user,
+            cgroups=executor.cgroups,
+            missing_limits=executor.missing_limits,
         )
 
-    async def start(self, spec: JobSpec, owner: str, request_id: str | None = None) -> Job:
+    async def start(
+        self, spec: JobSpec, owner: str, request_id: str | None = None, *, limit_policy: LimitPolicy = NO_POLICY
+    ) -> Job:
         """Start a job; when this returns, its program has been executed and the start is durable.
+
+        `limit_policy` says which limits it gets without asking, and which are too high for it. A limit that is asked
+        for is in force or an error; a default or a maximum that cannot be enforced is left out, as `limits` of the job
+        shows, and `info` says why.
 
         With a `request_id` (a UUID), a repeated call of the same owner gives the job that the first one started. A
         start goes on when its caller is cancelled. Raises `InvalidArgumentError`, `LimitNotEnforceableError`,
@@ -133,15 +148,12 @@ class Worker:
         if not self._entered:
             raise ServerUnavailableError("this worker takes no more jobs")
         self._quotas.check_size(spec)
-        for limit in spec.limits.requested():
-            if limit not in self._executor.info.enforceable_limits:
-                raise LimitNotEnforceableError(limit, "this server cannot enforce it; start the job without it")
         if request_id is None:
-            return await asyncio.shield(self._tasks.start(self._start, spec, owner, None))
+            return await asyncio.shield(self._tasks.start(self._start, spec, owner, None, limit_policy))
         request = (owner, _canonical(request_id))
         start = self._starting.get(request)
         if start is None:
-            start = self._starting[request] = self._tasks.start(self._start_once, spec, *request)
+            start = self._starting[request] = self._tasks.start(self._start_once, spec, *request, limit_policy)
             start.add_done_callback(lambda _: self._starting.pop(request))
         job = await asyncio.shield(start)
         if job.spec != spec:
@@ -193,13 +205,65 @@ class Worker:
         Raises `JobNotFoundError`, `JobEndedError` and `InvalidArgumentError`.
         """
         check_signal("signal", number)
+        await self._ask(job_id, "signal", lambda live: live.execution.send_signal(number))
+
+    async def pause(self, job_id: str) -> Job:
+        """Have all processes of a job stand still, and its time limit with them; pausing a paused one changes nothing.
+
+        Raises `JobNotFoundError`, `JobEndedError` and `PauseNotSupportedError`.
+        """
+        return await self._ask(job_id, "pause", lambda live: live.execution.pause())
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused job go on. Raises `JobNotFoundError` and `JobEndedError`."""
+        return await self._ask(job_id, "resume", lambda live: live.execution.resume())
+
+    async def update(
+        self,
+        job_id: str,
+        limits: Limits,
+        names: Collection[str] | None = None,
+        *,
+        limit_policy: LimitPolicy = NO_POLICY,
+    ) -> Job:
+        """Change limits of a running job, all or none: those of `names`, by default those that are set.
+
+        One that is not set becomes what a new job would get. Raises `JobNotFoundError`, `JobEndedError`,
+        `InvalidArgumentError` and `LimitNotEnforceableError`; the former limits stay in force then.
+        """
+        names = limits.requested() if names is None else names
+
+        async def put_in_force(live: LiveJob) -> bool:
+            async with live.updating:
+                updated = limits_.after_update(live.job.limits, limits, names, limit_policy, self._executor.info)
+                if not await live.execution.update(updated):
+                    return False
+                live.limit(updated)
+                await self._store.update(live.job)
+                return True
+
+        return await self._ask(job_id, "update", put_in_force)
+
+    async def usage(self, job_id: str) -> Usage:
+        """What a job has used up to now or, once it has ended, in all.
+
+        Raises `JobNotFoundError`, and `JobEndedError` where nobody knows what it had used.
+        """
         job = await self.get(job_id)
         if (live := self._live.get(job_id)) is not None:
-            if await live.execution.send_signal(number):
-                return
+            usage = await self._usage_of(live)
+            if usage is not None:
+                return usage
             await live.ended.wait()
             job = live.job
-        raise JobEndedError(job_id, action="signal", state=job.state)
+        if job.end is None or job.end.usage is None:
+            raise JobEndedError(job_id, action="tell the usage of", state=job.state)
+        return job.end.usage
+
+    async def usages(self, job_ids: Iterable[str]) -> dict[str, Usage]:
+        """What those of these jobs that run have used up to now, by their ids."""
+        found = {job_id: await self._usage_of(live) for job_id in job_ids if (live := self._live.get(job_id))}
+        return {job_id: usage for job_id, usage in found.items() if usage is not None}
 
     async def wait(self, job_id: str) -> Job:
         """Wait for a job's end. Raises `JobNotFoundError`."""
@@ -246,19 +310,25 @@ class Worker:
 
     # Start
 
-    async def _start_once(self, spec: JobSpec, owner: str, request_id: str) -> Job:
+    async def _start_once(self, spec: JobSpec, owner: str, request_id: str, limit_policy: LimitPolicy) -> Job:
         found = await self._store.find_request(owner, request_id)
         if found is None:
-            return await self._start(spec, owner, request_id)
+            return await self._start(spec, owner, request_id, limit_policy)
         if found.start_time is None:  # that start failed, and so did forgetting it
             await self._store.remove(found.id)
-            return await self._start(spec, owner, request_id)
+            return await self._start(spec, owner, request_id, limit_policy)
         return self._as_it_is(found)
 
-    async def _start(self, spec: JobSpec, owner: str, request_id: str | None) -> Job:
+    async def _start(self, spec: JobSpec, owner: str, request_id: str | None, limit_policy: LimitPolicy) -> Job:
+        limits = limits_.at_start(spec.limits, limit_policy, self._executor.info)
         with self._running.admit(owner):
             job = Job(
-                id=str(uuid.uuid4()), owner=owner, spec=spec, request_id=request_id, create_time=datetime.now(UTC)
+                id=str(uuid.uuid4()),
+                owner=owner,
+                spec=spec,
+                request_id=request_id,
+                create_time=datetime.now(UTC),
+                limits=limits,
             )
             # The row first: what cannot be remembered is not started.
             await self._store.add(job)
@@ -296,6 +366,22 @@ class Worker:
         self._running.take(live.job.owner)
         self._live[live.job.id] = live
         self._tasks.watch(self._watch, live)
+
+    # Act
+
+    async def _ask(self, job_id: str, action: str, ask: Callable[[LiveJob], Awaitable[bool]]) -> Job:
+        """Ask something of a running job, and give what it is then."""
+        job = await self.get(job_id)
+        if (live := self._live.get(job_id)) is not None:
+            if await ask(live):
+                return self._as_it_is(live.job)
+            await live.ended.wait()
+            job = live.job
+        raise JobEndedError(job_id, action=action, state=job.state)
+
+    async def _usage_of(self, live: LiveJob) -> Usage | None:
+        """What a job has used up to now; `None` if it has ended."""
+        return None if live.ended.is_set() else await live.execution.usage()
 
     # Watch
 

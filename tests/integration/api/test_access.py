@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
 import grpc
@@ -47,13 +47,13 @@ UNKNOWN_TO_TLS = {"other CA", "no certificate"}
 UNKNOWN_TO_US = {"no role", "unknown role", "malformed extension"}
 
 # RPCs about one job, by what it must be like for an owner's call to succeed and to end.
-NEEDS_RUNNING = {"StopJob", "SignalJob", "GetJob", "GetJobStatus"}
+NEEDS_RUNNING = {"StopJob", "SignalJob", "PauseJob", "ResumeJob", "UpdateJob", "GetUsage", "GetJob", "GetJobStatus"}
 NEEDS_ENDED = {"WaitJob", "StreamOutput", "GetOutputStream", "DeleteJob"}
 NOT_OFFERED = {"/grpc.health.v1.Health/List"}  # a part of the contract that the library does not implement
 
 
-def expected(caller: str, rpc: str) -> str:
-    """The code that a call is answered with."""
+def expected(caller: str, rpc: str, beyond: Collection[str]) -> str:
+    """The code that a call is answered with; `beyond` are the RPCs that this machine does not allow."""
     if caller in UNKNOWN_TO_TLS:
         return "UNAVAILABLE"  # there is no connection
     if caller in UNKNOWN_TO_US:
@@ -62,7 +62,7 @@ def expected(caller: str, rpc: str) -> str:
         return "UNIMPLEMENTED"
     if caller == "other user" and name_of(rpc) in NEEDS_RUNNING | NEEDS_ENDED:
         return "NOT_FOUND"
-    return "OK"
+    return "FAILED_PRECONDITION" if name_of(rpc) in beyond else "OK"
 
 
 def name_of(rpc: str) -> str:
@@ -75,6 +75,14 @@ def channels(server: Server) -> Generator[dict[str, grpc.Channel]]:
     """A connection for each kind of caller."""
     with contextlib.ExitStack() as stack:
         yield {caller: stack.enter_context(server.channel(make(server.authority))) for caller, make in CALLERS.items()}
+
+
+@pytest.fixture(scope="module")
+def beyond(channels: dict[str, grpc.Channel]) -> set[str]:
+    """The RPCs that this machine does not allow the server to do."""
+    info = JobServiceStub(channels["owner"]).GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT)
+    needs = {"PauseJob": info.process_tracking == "cgroup", "UpdateJob": "pids" in info.enforceable_limits}
+    return {rpc for rpc, possible in needs.items() if not possible}
 
 
 @pytest.fixture
@@ -102,6 +110,9 @@ def request_for(method: MethodDescriptor, job_id: str) -> Message:
         request.cmd = "true"
     elif method.name == "SignalJob":
         request.signal = 10
+    elif method.name == "UpdateJob":
+        request.job.id = job_id
+        request.job.limits.pids = 1000
     elif method.name == "ServerReflectionInfo":
         request.list_services = ""
     for field in ("job_id", "id"):
@@ -131,7 +142,7 @@ def call(channel: grpc.Channel, rpc: str, request: Message, method: MethodDescri
 @pytest.mark.parametrize("rpc", METHODS)
 @pytest.mark.parametrize("caller", CALLERS)
 def test_every_rpc_by_every_caller(
-    caller: str, rpc: str, channels: dict[str, grpc.Channel], job_for: Callable[[str], str]
+    caller: str, rpc: str, channels: dict[str, grpc.Channel], job_for: Callable[[str], str], beyond: set[str]
 ) -> None:
     """An RPC does what it should for those who may, and nothing for anybody else, with the right code."""
     method = METHODS[rpc]
@@ -142,7 +153,7 @@ def test_every_rpc_by_every_caller(
     except grpc.RpcError as error:
         responses = []
         code = error.code().name
-    assert code == expected(caller, rpc)
+    assert code == expected(caller, rpc, beyond)
     assert bool(responses) == (code == "OK")
 
 
@@ -153,7 +164,7 @@ def test_an_rpc_that_is_not_offered(caller: str, channels: dict[str, grpc.Channe
     with pytest.raises(grpc.RpcError) as refused:
         call_raw(channels[caller], rpc, b"")
     known = caller not in UNKNOWN_TO_TLS | UNKNOWN_TO_US
-    assert refused.value.code().name == ("UNIMPLEMENTED" if known else expected(caller, "/x/X"))
+    assert refused.value.code().name == ("UNIMPLEMENTED" if known else expected(caller, "/x/X", set()))
 
 
 def test_a_stranger_is_told_nothing_by_an_undecodable_request(channels: dict[str, grpc.Channel]) -> None:

@@ -17,6 +17,7 @@ from jobworker.api.v1.jobs_pb2_grpc import JobServiceStub
 from jobworker.server.app import Api
 from jobworker.server.audit import AuditLog
 from jobworker.server.certificates import CertificateFiles, read_certificates
+from jobworker.server.limits import RoleLimits
 from jobworker.worker import local_worker
 from tests.integration.api.conftest import LIMIT
 from tests.support.pki import EXPIRED, Authority, Credential, CredentialFiles, KeyType
@@ -90,7 +91,7 @@ async def test_a_call_over_tls_1_2_is_refused_even_if_a_connection_came_about(tm
     client = authority.client("alice").write(tmp_path, "alice")
     async with local_worker(tmp_path / "state") as worker, asyncio.TaskGroup() as group:
         port = api.listen("127.0.0.1", 0)
-        await api.start(worker, version="0")
+        await api.start(worker, limits=RoleLimits(), version="0")
         group.create_task(api.ended())
         answers = {
             version.name: await asyncio.to_thread(info_by_hand, port, version, files.client_ca, client)

@@ -15,6 +15,8 @@ _ABOUT_JOBS = [
     Permission.LIST,
     Permission.STOP,
     Permission.SIGNAL,
+    Permission.PAUSE,
+    Permission.UPDATE,
     Permission.DELETE,
 ]
 _ABOUT_THE_SERVER = [Permission.INFO, Permission.HEALTH, Permission.REFLECT]

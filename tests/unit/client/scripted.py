@@ -55,6 +55,7 @@ class Script(JobServiceServicer):
         yield Piece()  # which makes it a generator
 
     StartJob = GetJob = ListJobs = GetServerInfo = WaitJob = StopJob = SignalJob = DeleteJob = _play
+    PauseJob = ResumeJob = UpdateJob = GetUsage = ListUsages = _play
 
 
 def answer(response: object = None) -> Step:

@@ -32,6 +32,7 @@ SAID = {
     "max_request_bytes": ("1M", 1_000_000),
     "retention_age": ("12h", timedelta(hours=12)),
     "retention_bytes": ("2GiB", 2 * 1024**3),
+    "cgroups": ("require", "require"),
     "audit_log": ("/var/log/audit", Path("/var/log/audit")),
     "log_level": ("warning", "warning"),
 }

@@ -90,6 +90,11 @@ def schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
     return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name").fetchall()
 
 
+def columns(connection: sqlite3.Connection) -> set[str]:
+    """The columns that the jobs have under the database's schema."""
+    return {name for _, name, *_ in connection.execute("PRAGMA table_info (jobs)")}
+
+
 def test_migrations_are_numbered_from_one() -> None:
     """The number in a script's name is the version that it leads to; none is missing or there twice."""
     names = sorted(script.name for script in resources.files("jobworker.store").joinpath("migrations").iterdir())
@@ -114,7 +119,9 @@ async def test_a_database_of_each_version_is_brought_up_to_date(path: Path, vers
     with closing(sqlite3.connect(path, isolation_level=None)) as old:
         migrate(old, migrations()[:version])
         for job in jobs:
-            old.execute(query("add_job"), job_row(job))
+            row = {name: value for name, value in job_row(job).items() if name in columns(old)}
+            names = ", ".join(f'"{name}"' for name in row)
+            old.execute(f"INSERT INTO jobs ({names}) VALUES ({', '.join(map(':{}'.format, row))})", row)  # noqa: S608 - constants
             for key, value in job.spec.labels.items():
                 old.execute(query("add_label"), {"id": job.id, "key": key, "value": value})
     async with await SqliteStore.open(path) as store:

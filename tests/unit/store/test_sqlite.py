@@ -19,9 +19,13 @@ from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.query import JobFilter
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
+from jobworker.core.usage import Usage
 from jobworker.store.sqlite import SqliteStore
 from tests.support.jobs import NOON, accepted_job, ended, started
 
+LIMITS = Limits(
+    cpus=1.5, memory=2**31, oom_group=False, io=(IoLimit(device="/dev/sda", read_bytes_per_second=5), IoLimit())
+)
 FULL_SPEC = JobSpec(
     argv=("/bin/sh", "-c", "echo \u00e4\u4e16\U0001f600", "\udcff\udc80 no UTF-8", "", "it's; DROP TABLE jobs"),
     env={"A": "1", "EMPTY": "", "ODD": "\udcfe"},
@@ -29,11 +33,14 @@ FULL_SPEC = JobSpec(
     name="nightly \u00e4",
     labels={"team": "physics", "a/b.c": "it's \u4e16"},
     time_limit=timedelta(hours=1, microseconds=7),
-    limits=Limits(cpus=1.5, memory=2**31, oom_group=False, io=(IoLimit(device="/dev/sda", read_bytes_per_second=5),)),
+    limits=LIMITS,
     child_policy=ChildPolicy.WAIT,
 )
 STOP = StopRequest(requested_by="bob", request_time=NOON, signal=2, grace=timedelta(seconds=1.5))
-SIGNALED = JobEnd(cause=Cause.SIGNALED, end_time=NOON, signal=9, output_bytes=2**40, output_dropped_bytes=3)
+USAGE = Usage(wall_seconds=1.5, cpu_seconds=0.25, oom_kills=0, io_read_bytes=2**40)
+SIGNALED = JobEnd(
+    cause=Cause.SIGNALED, end_time=NOON, signal=9, output_bytes=2**40, output_dropped_bytes=3, usage=USAGE
+)
 
 JOBS = {
     "only accepted": accepted_job(),
@@ -41,6 +48,7 @@ JOBS = {
         started(accepted_job(owner="Ada \u00c4. O'Lov", request_id="r-1", spec=FULL_SPEC)),
         stop=STOP,
         end=SIGNALED,
+        limits=replace(LIMITS, pids=100),
         output_bytes=2**40,
     ),
     "longest arguments": accepted_job(spec=JobSpec(argv=("x" * 131_071,) * 8)),
@@ -69,17 +77,19 @@ async def test_a_job_that_is_not_there_is_none(store: SqliteStore) -> None:
     assert await store.find_request("ada", "r-2") is None
 
 
-async def test_an_update_replaces_start_stop_and_output_size(store: SqliteStore) -> None:
-    """The latest start, stop and output size count, and nothing else changes."""
+async def test_an_update_replaces_start_stop_limits_and_output_size(store: SqliteStore) -> None:
+    """The latest start, stop, limits and output size count, and nothing else changes."""
     job = accepted_job(labels={"team": "physics"})
     await store.add(job)
     await store.update(started(job))
     assert await store.get(job.id) == started(job)
-    stopping = replace(started(job), stop=STOP, output_bytes=5)
+    stopping = replace(started(job), stop=STOP, limits=LIMITS, output_bytes=5)
     await store.update(stopping)
     sooner = replace(stopping, stop=replace(STOP, grace=timedelta(0)))
     await store.update(replace(sooner, owner="eve", spec=JobSpec(argv=("other",)), request_id="other"))
     assert await store.get(job.id) == sooner
+    await store.update(replace(sooner, limits=Limits()))
+    assert await store.get(job.id) == replace(sooner, limits=Limits())
 
 
 async def test_an_update_forgets_nothing(store: SqliteStore) -> None:
@@ -91,13 +101,13 @@ async def test_an_update_forgets_nothing(store: SqliteStore) -> None:
 
 
 async def test_the_first_end_wins(store: SqliteStore) -> None:
-    """A stop or a loss that comes after a natural end changes neither end, state nor output size."""
+    """A stop or a loss that comes after a natural end changes neither end, state, limits nor output size."""
     job = accepted_job(labels={"team": "physics"})
     await store.add(job)
     natural = ended(job, Cause.EXITED, output_bytes=7)
     await store.update(natural)
     for late in (Cause.STOPPED, Cause.LOST):
-        await store.update(ended(job, late, output_bytes=9))
+        await store.update(replace(ended(job, late, output_bytes=9), limits=LIMITS))
     assert await store.get(job.id) == natural
     for where in (JobFilter(), JobFilter(labels={"team": "physics"})):
         finished = await store.page(replace(where, states=frozenset({JobState.FINISHED})), size=9)

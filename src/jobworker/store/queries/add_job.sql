@@ -1,2 +1,2 @@
-INSERT INTO jobs (id, owner, request_id, state, create_time, start_time, stop, "end", output_bytes, spec)
-VALUES (:id, :owner, :request_id, :state, :create_time, :start_time, :stop, :end, :output_bytes, :spec)
+INSERT INTO jobs (id, owner, request_id, state, create_time, start_time, stop, "end", output_bytes, spec, limits)
+VALUES (:id, :owner, :request_id, :state, :create_time, :start_time, :stop, :end, :output_bytes, :spec, :limits)

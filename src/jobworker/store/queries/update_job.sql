@@ -1,8 +1,9 @@
--- Nothing known becomes unknown again, and the first end stays, with the state and the output that belong to it.
+-- Nothing known becomes unknown again, and the first end stays, with the state the output and the limits that belong to it.
 UPDATE jobs
    SET start_time = coalesce(:start_time, start_time),
        stop = coalesce(:stop, stop),
        "end" = coalesce("end", :end),
        state = CASE WHEN "end" IS NULL THEN :state ELSE state END,
-       output_bytes = CASE WHEN "end" IS NULL THEN :output_bytes ELSE output_bytes END
+       output_bytes = CASE WHEN "end" IS NULL THEN :output_bytes ELSE output_bytes END,
+       limits = CASE WHEN "end" IS NULL THEN :limits ELSE limits END
  WHERE id = :id

@@ -1,0 +1,37 @@
+"""Which limits a job gets here: what it asks for, what its policy says, and what this place can enforce.
+
+A limit that somebody asks for is in force, or the request fails. A default or a maximum of the policy that cannot be
+enforced is not: the job's limits do not have it, and `WorkerInfo.missing_limits` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from jobworker.core.errors import InvalidArgumentError, LimitNotEnforceableError
+from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.limits import Limits
+from jobworker.executors.base import ExecutorInfo
+
+
+def at_start(asked: Limits, policy: LimitPolicy, place: ExecutorInfo) -> Limits:
+    """The limits of a new job. Raises `LimitNotEnforceableError` and `LimitAboveMaximumError`."""
+    _check_enforceable(asked.requested(), place)
+    return policy.effective(asked, enforceable=place.enforceable_limits)
+
+
+def after_update(
+    present: Limits, asked: Limits, names: Collection[str], policy: LimitPolicy, place: ExecutorInfo
+) -> Limits:
+    """The limits of a running job after those of `names` have changed; raises as `at_start` does."""
+    if not names:
+        raise InvalidArgumentError("limits", "says nothing that is to change")
+    _check_enforceable((name for name in asked.requested() if name in names), place)
+    return policy.updated(present, asked, names, enforceable=place.enforceable_limits)
+
+
+def _check_enforceable(limits: Iterable[str], place: ExecutorInfo) -> None:
+    for limit in limits:
+        if limit not in place.enforceable_limits:
+            reason = dict(place.missing_limits).get(limit, "this server cannot enforce it")
+            raise LimitNotEnforceableError(limit, f"{reason}; go without it")
