@@ -1,4 +1,4 @@
-"""`jobworker stop`, `signal` and `remove`: act on a job."""
+"""`jobworker stop`, `signal`, `pause`, `resume` and `remove`: act on a job."""
 
 from __future__ import annotations
 
@@ -58,6 +58,27 @@ def signal(job_id: str, number: int) -> None:
     To the process group of its first process, as a terminal would.
     """
     ask(lambda client: client.signal(job_id, number))
+
+
+@click.command(epilog=examples("jobworker pause ID"))
+@click.argument("job_id", metavar="ID", type=Utf8())
+@client_options
+def pause(job_id: str) -> None:
+    """Have a job stand still until it is resumed.
+
+    All of its processes, and its time limit with them. A paused job can be stopped.
+    """
+    job = ask(lambda client: client.pause(job_id))
+    text.say(f"job {job.id} is paused; `jobworker resume {job.id}` lets it go on")
+
+
+@click.command(epilog=examples("jobworker resume ID"))
+@click.argument("job_id", metavar="ID", type=Utf8())
+@client_options
+def resume(job_id: str) -> None:
+    """Let a paused job go on."""
+    job = ask(lambda client: client.resume(job_id))
+    text.say(f"job {job.id} goes on")
 
 
 @click.command(epilog=examples("jobworker remove ID"))

@@ -29,13 +29,18 @@ SECTIONS = {
     },
     "Watch": {
         "list": _at("look:list_jobs", "List jobs, newest first."),
-        "status": _at("look:status", "Show one job: where it is, and if it has ended, how."),
+        "status": _at("look:status", "Show one job: where it is, what it has used, and if it has ended, how."),
         "stream": _at("watch:stream", "Write a job's output to stdout, live."),
+        "stats": _at("stats:stats", "Show what a job has used: CPU time, memory, I/O, processes."),
+        "top": _at("stats:top", "Show all running jobs and what they use, as it changes."),
         "wait": _at("watch:wait", "Wait for a job's end and exit with its code."),
     },
     "Act": {
         "stop": _at("control:stop", "Stop a job and all of its processes."),
         "signal": _at("control:signal", "Send a signal to a job's processes."),
+        "pause": _at("control:pause", "Have a job stand still until it is resumed."),
+        "resume": _at("control:resume", "Let a paused job go on."),
+        "update": _at("update:update", "Change the limits of a running job."),
         "remove": _at("control:remove", "Forget ended jobs and delete their output."),
     },
     "Set up": {

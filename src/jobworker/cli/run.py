@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     + examples(
         "jobworker run -- uname -a",
         "jobworker run -- sh -c 'make 2>&1' | tee build.log",
+        "jobworker run --cpus 2 --memory 4G -- make -j8",
         "jobworker run --detach --name build -- make",
     ),
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from jobworker.cli.exits import USAGE, CliError
+from jobworker.cli.limit_options import LimitOptions, limit_options, limits_from
 from jobworker.cli.params import Assignment, Duration, Utf8
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-class SpecOptions(TypedDict):
+class SpecOptions(LimitOptions):
     """The values of the options."""
 
     cwd: str
@@ -57,6 +58,7 @@ request_id_option = click.option(
 
 def spec_options(command: Decorated) -> Decorated:
     """Give a command all options of `SpecOptions`."""
+    command = limit_options()(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -77,6 +79,7 @@ def job_spec(argv: Sequence[str], options: SpecOptions) -> JobSpec:
             name=options["name"],
             labels=dict(options["label"]),
             time_limit=options["timeout"],
+            limits=limits_from(options),
             child_policy=ChildPolicy(options["children"].upper()),
         )
     except InvalidArgumentError as error:

@@ -51,6 +51,7 @@ class StartCommand(click.Command):
     epilog=examples(
         "jobworker start -- make -j8",
         "jobworker start --name nightly --label team=db --timeout 2h -- /opt/backup.sh --full",
+        "jobworker start --cpus 1.5 --memory 2G --pids 200 --io-write 10M -- ./train.py",
         "jobworker start --env TZ=UTC --cwd /srv -- sh -c 'date; ls | wc -l'",
         "jobworker start -c ls -args -l /tmp    (older form)",
     ),

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobworker.cli import text
+from jobworker.cli.usage import usage_json, usage_rows
 from jobworker.core.job import Job, signal_name
+from jobworker.core.limit_options import shown
+from jobworker.core.limits import Limits
 from jobworker.core.records import time_text
 from jobworker.core.state import Cause, JobState
-from jobworker.core.units import format_duration
+from jobworker.core.units import format_duration, format_size
+from jobworker.core.usage import Usage
 
 if TYPE_CHECKING:
     from jobworker.client import ServerInfo
@@ -25,11 +30,13 @@ _COLOURS = {
     JobState.FINISHED: None,
     JobState.LOST: "red",
 }
-_LABEL_COLUMNS = 9
+_LABEL_COLUMNS = 10
 
 
-def job_json(job: Job) -> dict[str, Any]:
+def job_json(job: Job, usage: Usage | None = None) -> dict[str, Any]:
     """A job for programs. Fields are added here, never renamed or removed; one without a value is null.
+
+    `usage` is for a job that runs; one that has ended knows its own.
 
     Times are ISO 8601 in UTC, durations are seconds, sizes bytes. The values of the environment are left out: they may
     be secrets, and this is printed.
@@ -57,30 +64,44 @@ def job_json(job: Job) -> dict[str, Any]:
         "stop_time": stop and time_text(stop.request_time),
         "output_bytes": end.output_bytes if end else job.output_bytes,
         "output_dropped_bytes": end.output_dropped_bytes if end else 0,
+        "paused": job.paused,
+        "limits": asdict(job.limits),
+        "usage": usage_json(end.usage if end else usage),
     }
 
 
-def print_job(job: Job, output: str) -> None:
-    """Print one job: a JSON object, or lines for people."""
-    click.echo(json.dumps(job_json(job), indent=2) if output == "json" else "\n".join(_lines(job)))
+def print_job(job: Job, output: str, usage: Usage | None = None) -> None:
+    """Print one job, with what it has used if it runs: a JSON object, or lines for people."""
+    click.echo(json.dumps(job_json(job, usage), indent=2) if output == "json" else "\n".join(_lines(job, usage)))
 
 
 def print_info(info: ServerInfo, output: str) -> None:
     """Print what a server is."""
-    values = {
+    values: dict[str, Any] = {
         "version": info.version,
         "executor": info.executor,
-        "enforceable_limits": list(info.enforceable_limits),
+        "enforceable_limits": ", ".join(info.enforceable_limits),
         "process_tracking": info.process_tracking,
         "durability": info.durability,
         "job_user": info.job_user,
+        "cgroups": info.cgroups,
     }
+    limits = {"limit_defaults": info.limit_defaults, "limit_maximums": info.limit_maximums}
     if output == "json":
-        click.echo(json.dumps(values, indent=2))
+        values["enforceable_limits"] = list(info.enforceable_limits)
+        values["missing_limits"] = dict(info.missing_limits)
+        click.echo(json.dumps(values | {name: asdict(value) for name, value in limits.items()}, indent=2))
         return
     for name, value in values.items():
-        shown = ", ".join(value) or "none" if isinstance(value, list) else value
-        click.echo(f"{name.replace('_', ' '):<18}  {text.printable(shown)}")
+        _print_row(name, value or "none")
+    for limit, reason in info.missing_limits.items():
+        _print_row("missing limit", f"{limit}: {reason}")
+    for name, value in limits.items():
+        _print_row(name, limits_text(value) or "none")
+
+
+def _print_row(name: str, value: str) -> None:
+    click.echo(f"{name.replace('_', ' '):<18}  {text.printable(value)}")
 
 
 def command_line(job: Job) -> str:
@@ -97,10 +118,10 @@ def state_colour(job: Job) -> str | None:
 
 
 def ending(job: Job) -> str:  # noqa: PLR0911 -- one for each cause
-    """Why a job ended, in a few words: "exit 3", "signal SIGKILL", "stopped by alice"; empty while it runs."""
+    """Why a job ended, in a few words: "exit 3", "signal SIGKILL", "stopped by alice"; before, what holds it."""
     end = job.end
     if end is None:
-        return "being stopped" if job.stop else ""
+        return "being stopped" if job.stop else "paused" if job.paused else ""
     how = f"exit {end.exit_code}" if end.signal is None else f"signal {signal_name(end.signal)}"
     match end.cause:
         case Cause.EXITED | Cause.SIGNALED:
@@ -124,6 +145,9 @@ def explanation(job: Job) -> str | None:
     if end is None:
         return None
     dropped = f"; {end.output_dropped_bytes} bytes of output could not be kept" if end.output_dropped_bytes else ""
+    if end.usage and end.usage.oom_kills and end.cause is not Cause.OOM_KILLED:
+        killed = end.usage.oom_kills
+        dropped = f"; {killed} of its processes {'was' if killed == 1 else 'were'} killed, out of memory{dropped}"
     match end.cause:
         case Cause.EXITED if not dropped:
             return None
@@ -136,19 +160,20 @@ def explanation(job: Job) -> str | None:
         case Cause.TIMED_OUT | Cause.OUTPUT_LIMIT:
             how = f"reached its {ending(job)} and was ended"
         case Cause.OOM_KILLED:
-            how = "ran out of memory and was killed"
+            memory = job.limits.memory
+            how = f"ran out of memory{f' (its limit is {format_size(memory)})' if memory else ''} and was killed"
         case Cause.LOST:
             how = "is lost: its supervisor or its machine died before an end was recorded"
     return f"job {job.id} {how}{dropped}"
 
 
-def _lines(job: Job) -> Iterator[str]:
+def _lines(job: Job, usage: Usage | None) -> Iterator[str]:
     now = datetime.now(UTC)
-    for label, value in _rows(job, now):
+    for label, value in _rows(job, now, job.end.usage if job.end else usage):
         yield f"{label:<{_LABEL_COLUMNS}}  {value}"
 
 
-def _rows(job: Job, now: datetime) -> Iterator[tuple[str, str]]:
+def _rows(job: Job, now: datetime, usage: Usage | None) -> Iterator[tuple[str, str]]:
     end, how = job.end, ending(job)
     yield "id", job.id
     if job.spec.name:
@@ -160,7 +185,9 @@ def _rows(job: Job, now: datetime) -> Iterator[tuple[str, str]]:
     if job.spec.labels:
         yield "labels", " ".join(f"{key}={text.printable(value)}" for key, value in job.spec.labels.items())
     if job.spec.time_limit is not None:
-        yield "limit", format_duration(job.spec.time_limit)
+        yield "time limit", format_duration(job.spec.time_limit)
+    if job.limits.requested():
+        yield "limits", limits_text(job.limits)
     yield "started", text.when(job.start_time or job.create_time, now)
     if end is not None:
         yield "ended", text.when(end.end_time, now)
@@ -170,3 +197,10 @@ def _rows(job: Job, now: datetime) -> Iterator[tuple[str, str]]:
         f", and {end.output_dropped_bytes} bytes that could not be kept" if end and end.output_dropped_bytes else ""
     )
     yield "output", text.size(end.output_bytes if end else job.output_bytes) + dropped
+    if usage is not None:
+        yield from usage_rows(usage)
+
+
+def limits_text(limits: Limits) -> str:
+    """Limits for people, as one line."""
+    return ", ".join(f"{name.replace('_', '-')} {text.printable(value)}" for name, value in shown(limits))

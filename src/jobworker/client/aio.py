@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-from jobworker.api.convert import duration_message, filter_message, job_from, page_from, spec_message
+from jobworker.api.convert import (
+    duration_message,
+    filter_message,
+    job_from,
+    limits_from,
+    page_from,
+    spec_message,
+    update_message,
+    usage_from,
+)
+from jobworker.api.limit_names import core_limit
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.client.connection import Connection, Timeouts
 from jobworker.client.credentials import Credentials, Pem
@@ -27,6 +37,7 @@ from jobworker.core.job import Job, check_grace, check_signal
 from jobworker.core.limits import Limits
 from jobworker.core.query import DEFAULT_PAGE_SIZE, JobFilter
 from jobworker.core.spec import ChildPolicy, JobSpec
+from jobworker.core.usage import Usage
 
 if TYPE_CHECKING:
     from jobworker.api.v1.jobs_pb2_grpc import JobServiceAsyncStub  # exists for the type checker only
@@ -164,6 +175,48 @@ class AsyncClient:
         request = pb.SignalJobRequest(job_id=job_id, signal=number)
         await self._connection.call(lambda s: s.SignalJob, request, deadline=self._timeouts.call, repeat=False)
 
+    async def pause(self, job_id: str) -> Job:
+        """Have a job stand still, its time limit included, until it is resumed. One that is paused stays so.
+
+        Raises `JobEndedError`, and `PauseNotSupportedError` where the server cannot do it.
+        """
+        request = pb.PauseJobRequest(job_id=job_id)
+        return job_from(await self._connection.call(lambda s: s.PauseJob, request, deadline=self._timeouts.call))
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused job go on; one that is not paused goes on as it does."""
+        request = pb.ResumeJobRequest(job_id=job_id)
+        return job_from(await self._connection.call(lambda s: s.ResumeJob, request, deadline=self._timeouts.call))
+
+    async def update(self, job_id: str, limits: Limits, *, clear: Iterable[str] = ()) -> Job:
+        """Change the limits of a running job that are set in `limits`; those of `clear` become the server's default.
+
+        All change, or none. Raises `JobEndedError`, `LimitAboveMaximumError` and `LimitNotEnforceableError`.
+        """
+        request = update_message(job_id, limits, clear)
+        return job_from(await self._connection.call(lambda s: s.UpdateJob, request, deadline=self._timeouts.call))
+
+    async def usage(self, job_id: str) -> Usage:
+        """What a job has used up to now or, once it has ended, in all.
+
+        Raises `JobEndedError` where nobody knows that, as of a job that was lost.
+        """
+        request = pb.GetUsageRequest(job_id=job_id)
+        return usage_from(await self._connection.call(lambda s: s.GetUsage, request, deadline=self._timeouts.call))
+
+    async def usages(
+        self, *, owner: str | None = None, page_size: int = DEFAULT_PAGE_SIZE
+    ) -> AsyncGenerator[tuple[Job, Usage]]:
+        """The running jobs, newest first, each with what it has used up to now; asks for `page_size` at a time."""
+        request = pb.ListUsagesRequest(page_size=page_size, owner=owner or "")
+        while True:
+            page = await self._connection.call(lambda s: s.ListUsages, request, deadline=self._timeouts.call)
+            for one in page.usages:
+                yield job_from(one.job), usage_from(one.usage)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
     async def get(self, job_id: str) -> Job:
         """One job as it is now."""
         request = pb.GetJobRequest(job_id=job_id)
@@ -204,10 +257,14 @@ class AsyncClient:
         return ServerInfo(
             version=info.version,
             executor=info.executor,
-            enforceable_limits=tuple(info.enforceable_limits),
+            enforceable_limits=tuple(map(core_limit, info.enforceable_limits)),
             process_tracking=info.process_tracking,
             durability=info.durability,
             job_user=info.job_user,
+            cgroups=info.cgroups,
+            missing_limits={core_limit(one.limit): one.reason for one in info.missing_limits},
+            limit_defaults=limits_from(info.limit_defaults),
+            limit_maximums=limits_from(info.limit_maximums),
         )
 
     async def _kill(self, job_id: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -16,8 +16,10 @@ from jobworker.client.credentials import Pem
 from jobworker.client.results import Chunk, RunResult, ServerInfo
 from jobworker.client.stream import OutputStream
 from jobworker.core.job import Job
+from jobworker.core.limits import Limits
 from jobworker.core.query import DEFAULT_PAGE_SIZE, JobFilter
 from jobworker.core.spec import JobSpec
+from jobworker.core.usage import Usage
 
 T = TypeVar("T")
 
@@ -88,6 +90,28 @@ class Client:
     def signal(self, job_id: str, number: int) -> None:
         """See `AsyncClient.signal`."""
         self._loop.run(self._client.signal(job_id, number))
+
+    def pause(self, job_id: str) -> Job:
+        """See `AsyncClient.pause`."""
+        return self._loop.run(self._client.pause(job_id))
+
+    def resume(self, job_id: str) -> Job:
+        """See `AsyncClient.resume`."""
+        return self._loop.run(self._client.resume(job_id))
+
+    def update(self, job_id: str, limits: Limits, *, clear: Iterable[str] = ()) -> Job:
+        """See `AsyncClient.update`."""
+        return self._loop.run(self._client.update(job_id, limits, clear=clear))
+
+    def usage(self, job_id: str) -> Usage:
+        """See `AsyncClient.usage`."""
+        return self._loop.run(self._client.usage(job_id))
+
+    def usages(self, *, owner: str | None = None, page_size: int = DEFAULT_PAGE_SIZE) -> Iterator[tuple[Job, Usage]]:
+        """See `AsyncClient.usages`."""
+        usages = self._client.usages(owner=owner, page_size=page_size)
+        while (one := self._loop.run(_next(usages))) is not None:
+            yield one
 
     def get(self, job_id: str) -> Job:
         """See `AsyncClient.get`."""

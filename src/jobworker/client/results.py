@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal as signals
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jobworker.core.errors import JobworkerError
 from jobworker.core.job import Job
+from jobworker.core.limits import Limits
 from jobworker.core.state import Cause
 
 EXIT_TIMED_OUT = 124  # as timeout(1) says
@@ -30,7 +32,11 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerInfo:
-    """What a server is and what it can enforce; see the message of the same name in the API for the values."""
+    """What a server is and what it can enforce; see the message of the same name in the API for the values.
+
+    Limits have the names of the fields of `Limits`; `missing_limits` says of each why it cannot be enforced.
+    `limit_defaults` and `limit_maximums` are those of the caller's jobs.
+    """
 
     version: str
     executor: str
@@ -38,6 +44,10 @@ class ServerInfo:
     process_tracking: str
     durability: str
     job_user: str
+    cgroups: str
+    missing_limits: Mapping[str, str]
+    limit_defaults: Limits
+    limit_maximums: Limits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 import uuid
+from dataclasses import fields
 from datetime import datetime
 
 import pytest
 
+from jobworker.core.limits import Limits
+from jobworker.core.usage import Usage
 from tests.support.pki import EXPIRED, Authority
 from tests.support.program import JOBWORKER, LIMIT, Finished, Program, program_of
 from tests.support.server import Server
@@ -36,6 +39,9 @@ FIELDS = [
     "stop_time",
     "output_bytes",
     "output_dropped_bytes",
+    "paused",
+    "limits",
+    "usage",
 ]
 
 
@@ -47,6 +53,8 @@ def test_status_json(alice: Program) -> None:
     assert list(job) == FIELDS
     times = [datetime.fromisoformat(job.pop(name)) for name in ("create_time", "start_time", "end_time")]
     assert times == sorted(times)
+    assert set(job.pop("limits")) == {field.name for field in fields(Limits)}
+    assert (usage := job.pop("usage")) is None or set(usage) == {field.name for field in fields(Usage)}
     assert job == {
         "id": job_id,
         "name": None,
@@ -66,6 +74,7 @@ def test_status_json(alice: Program) -> None:
         "stop_time": None,
         "output_bytes": 3,
         "output_dropped_bytes": 0,
+        "paused": False,
     }
 
 
@@ -90,7 +99,7 @@ def test_older_forms(alice: Program) -> None:
     """The forms of the older service's command line work."""
     job_id = alice("start", "-c", "printf", "-args", "%s.", "-c", "--", "-args").text.strip()
     assert alice("stream", "-j", job_id).text == "-c.--.-args."
-    assert f"id         {job_id}\n" in alice("status", "-j", job_id).text
+    assert f"id          {job_id}\n" in alice("status", "-j", job_id).text
     sleeper = alice("start", "-c", "sleep", "-args", "60").text.strip()
     assert alice("stop", "-j", sleeper).complaint == f"job {sleeper} is stopped"
     alice("wait", "-j", sleeper, code=143)
@@ -192,8 +201,12 @@ def test_signal_and_remove(alice: Program) -> None:
 def test_info(alice: Program) -> None:
     """`info` tells what the server is."""
     info = alice("info", "--output", "json").json
-    assert list(info) == ["version", "executor", "enforceable_limits", "process_tracking", "durability", "job_user"]
-    assert (info["executor"], info["enforceable_limits"]) == ("local", [])
+    assert list(info) == [
+        *("version", "executor", "enforceable_limits", "process_tracking", "durability", "job_user", "cgroups"),
+        *("missing_limits", "limit_defaults", "limit_maximums"),
+    ]
+    assert (info["executor"], info["cgroups"]) == ("local", "auto")
+    assert info["limit_defaults"] == info["limit_maximums"] == {**dict.fromkeys(info["limit_defaults"]), "io": []}
     assert re.search(r"^executor +local$", alice("info").text, re.MULTILINE)
 
 

@@ -143,6 +143,6 @@ def test_completed_words(tmp_path: Path) -> None:
         done = subprocess.run([program], env=environ, capture_output=True, text=True, timeout=60, check=True)
         return {word.partition(",")[2] for word in done.stdout.splitlines()}
 
-    assert words("jobworker st") == {"start", "status", "stop", "stream"}
+    assert words("jobworker st") == {"start", "stats", "status", "stop", "stream"}
     assert "--reconnect-timeout" in words("jobworker run --")
     assert words("jobworker list --output ") == {"text", "json"}

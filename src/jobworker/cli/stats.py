@@ -1,0 +1,193 @@
+"""`jobworker stats` and `jobworker top`: what jobs use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from jobworker.cli import text
+from jobworker.cli.options import client_options, examples, output_option
+from jobworker.cli.params import Duration, Utf8
+from jobworker.cli.session import ask
+
+if TYPE_CHECKING:
+    from jobworker.client import AsyncClient
+    from jobworker.core.job import Job
+    from jobworker.core.usage import Usage
+
+_CLEAR = "\x1b[H\x1b[2J"  # cursor home, screen empty
+_INTERVAL = "2s"
+_COLUMN = 10  # as wide as "1023.9 KiB"
+
+interval_option = click.option(
+    "--interval", type=Duration(), default=_INTERVAL, show_default=True, help="The time between two looks."
+)
+
+
+@click.command(
+    epilog=examples(
+        "jobworker stats ID",
+        "jobworker stats ID --follow --interval 10s",
+        "jobworker stats ID --output json | jq .usage.memory_peak_bytes",
+    )
+)
+@click.argument("job_id", metavar="ID", type=Utf8())
+@click.option("--follow", is_flag=True, help="Look again and again until the job has ended.")
+@interval_option
+@output_option
+@client_options
+def stats(job_id: str, follow: bool, interval: timedelta, output: str) -> None:  # noqa: FBT001 -- click gives it by name
+    """Show what a job has used: CPU time, memory, I/O, processes.
+
+    Up to now or, if it has ended, in all. It is read from the kernel at this moment; what the kernel does not tell is
+    left out, or null. With --follow a line a look, and with --output json an object a line.
+    """
+    ask(lambda client: _follow(client, job_id, interval, output) if follow else _look(client, job_id, output))
+
+
+async def _look(client: AsyncClient, job_id: str, output: str) -> None:
+    from jobworker.cli.usage import usage_rows
+
+    usage = await client.usage(job_id)
+    job = await client.get(job_id)
+    if output == "json":
+        click.echo(_line(job, usage))
+        return
+    click.echo(f"{'ran for':<9}  {text.age(timedelta(seconds=usage.wall_seconds))}")
+    for label, value in usage_rows(usage):
+        click.echo(f"{label:<9}  {value}")
+
+
+async def _follow(client: AsyncClient, job_id: str, interval: timedelta, output: str) -> None:
+    import asyncio
+
+    from jobworker.cli.usage import HEADER, Load, usage_cells
+
+    before: Usage | None = None
+    widths = [max(len(name), _COLUMN) for name in ("TIME", *HEADER)]
+    end = asyncio.create_task(client.wait(job_id))
+    try:
+        while True:
+            usage = await client.usage(job_id)
+            job = await client.get(job_id)
+            if output == "json":
+                click.echo(_line(job, usage))
+            else:
+                header = [] if before else [("TIME", *HEADER)]
+                row = (
+                    text.age(timedelta(seconds=usage.wall_seconds)),
+                    *usage_cells(usage, Load.between(before, usage)),
+                )
+                click.echo("\n".join(text.table([*header, row], widths)))
+            sys.stdout.flush()
+            if job.end is not None:
+                return
+            before = usage
+            if (await asyncio.wait([end], timeout=interval.total_seconds()))[0]:
+                await end  # which raises if nobody can wait
+    finally:
+        end.cancel()
+        await asyncio.gather(end, return_exceptions=True)
+
+
+def _line(job: Job, usage: Usage) -> str:
+    from jobworker.cli.usage import usage_json
+
+    return json.dumps(
+        {
+            "id": job.id,
+            "state": job.state.value,
+            "paused": job.paused,
+            "usage": usage_json(usage),
+        }
+    )
+
+
+_SORTS = ("cpu", "memory", "io", "processes", "age")
+
+
+@click.command(
+    epilog=examples(
+        "jobworker top",
+        "jobworker top --sort memory --once",
+        "jobworker top --output json | jq -s 'map(.usage.cpu_seconds) | add'",
+    )
+)
+@click.option("--once", is_flag=True, help="Look once, as it does where stdout is no terminal.")
+@interval_option
+@click.option(
+    "--sort", type=click.Choice(_SORTS), default="cpu", show_default=True, help="What to put first: the most."
+)
+@click.option("--owner", type=Utf8(), metavar="NAME", help="Only jobs of this owner.")
+@output_option
+@client_options
+def top(once: bool, interval: timedelta, sort: str, owner: str | None, output: str) -> None:  # noqa: FBT001 -- click gives it by name
+    """Show all running jobs and what they use, as it changes.
+
+    Yours, or everybody's if you are an admin. CPU, READ/S and WRITE/S are since the look before, in the first one on
+    average since the start; 100% is one CPU. Ctrl-C ends it. With --output json, one look and an object a line.
+    """
+    live = sys.stdout.isatty() and not once and output == "text"
+    try:
+        ask(lambda client: _top(client, owner, interval if live else None, sort, output))
+    except KeyboardInterrupt:
+        if not live:
+            raise
+
+
+async def _top(client: AsyncClient, owner: str | None, interval: timedelta | None, sort: str, output: str) -> None:
+    import asyncio
+
+    before: dict[str, Usage] = {}
+    while True:
+        found = [one async for one in client.usages(owner=owner)]
+        if output == "json":
+            for job, usage in found:
+                click.echo(_line(job, usage))
+            return
+        shown = "\n".join(_table(found, before, sort))
+        if interval is None:
+            if found:
+                click.echo(shown)
+            else:
+                text.say("no job is running")
+            return
+        click.echo(f"{_CLEAR}{shown}" if found else f"{_CLEAR}no job is running")
+        before = {job.id: usage for job, usage in found}
+        await asyncio.sleep(interval.total_seconds())  # time is what is waited for
+
+
+def _table(found: list[tuple[Job, Usage]], before: dict[str, Usage], sort: str) -> list[str]:
+    from jobworker.cli.usage import HEADER, Load, usage_cells
+    from jobworker.cli.view import command_line
+
+    loads = {job.id: Load.between(before.get(job.id), usage) for job, usage in found}
+
+    def rank(one: tuple[Job, Usage]) -> float:
+        job, usage = one
+        load = loads[job.id]
+        match sort:
+            case "cpu":
+                return load.cpus or 0
+            case "memory":
+                return usage.memory_bytes or 0
+            case "io":
+                return (load.read or 0) + (load.write or 0)
+            case "processes":
+                return usage.pids or 0
+            case _:
+                return usage.wall_seconds
+
+    rows: list[Sequence[str]] = [("ID", "OWNER", *HEADER, "NAME OR COMMAND")]
+    for job, usage in sorted(found, key=rank, reverse=True):
+        what = ("(paused) " if job.paused else "") + (text.printable(job.spec.name or "") or command_line(job))
+        rows.append((job.id, text.printable(job.owner), *usage_cells(usage, loads[job.id]), what))
+    widths = [max(text.width(cell) for cell in column) for column in list(zip(*rows, strict=True))[:-1]]
+    lines = text.table(rows, widths)
+    columns = text.terminal_columns()
+    return [line if columns is None else text.shortened(line, columns) for line in lines]
