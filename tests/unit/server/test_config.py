@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from jobworker.auth.roles import Role
 from jobworker.config import FOREIGN_VARIABLES, SETTINGS, ServerSettings, SettingsError, load_settings
 from jobworker.core.address import Address
+from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.limits import IoLimit, Limits
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
 REQUIRED = {name: f"/etc/jobworker/{name}" for name, setting in SETTINGS.items() if setting.required}
@@ -189,6 +192,57 @@ def test_a_pasted_key_does_not_come_out_again(name: str, tmp_path: Path) -> None
         with pytest.raises(SettingsError, match="holds a certificate or a key itself") as wrong:
             said()
         assert "c2VjcmV0" not in str(wrong.value)
+
+
+def test_limits_are_tables_of_the_file(tmp_path: Path) -> None:
+    """The common tables hold for every role, and what a role's own tables say goes before, key by key."""
+    text = """
+        [limits.default]
+        memory = "2G"
+        cpus = 1.5
+        [limits.maximum]
+        memory = "4G"
+        io_write = "10M"
+        io_device = "/dev/vda"
+        [limits.roles.admin.default]
+        cpus = 8
+        [limits.roles.admin.maximum]
+        memory = "64G"
+    """
+    limits = load(file=written(tmp_path, text)).limits
+    disk = (IoLimit(device="/dev/vda", write_bytes_per_second=10**7),)
+    assert limits == {
+        Role.USER: LimitPolicy(default=Limits(memory=2 * 10**9, cpus=1.5), maximum=Limits(memory=4 * 10**9, io=disk)),
+        Role.ADMIN: LimitPolicy(default=Limits(memory=2 * 10**9, cpus=8), maximum=Limits(memory=64 * 10**9, io=disk)),
+    }
+    assert load().limits == {}
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        ("[limit.default]\nmemory = 5", "there is no setting 'limit'; did you mean limits?"),
+        ("[limits.defaults]\nmemory = 5", "limits: there is no 'defaults'; did you mean default?"),
+        ("[limits.default]\nmemroy = 5", "limits.default: there is no 'memroy'; did you mean memory?"),
+        ("[limits.default]\nmemory = '2x'", "limits.default.memory: '2x' is no size; write one such as 50GiB"),
+        ("[limits.roles.root.default]\npids = 5", "limits.roles: there is no 'root'"),
+        ("[limits.roles.user.minimum]\npids = 5", "limits.roles.user: there is no 'minimum'"),
+        ("limits = 5", "limits must be a table"),
+        ("[limits.maximum]\noom_group = true", "limits: for role admin: limits.oom_group: has no maximum"),
+        ("[limits.default]\nio_device = '/'", "limits: for role admin: io_device says which disk"),
+        (
+            "[limits.default]\nmemory = '2G'\n[limits.roles.user.maximum]\nmemory = '1G'",
+            "limits: the default of role user: limits.memory: is above the maximum of 1GB",
+        ),
+    ],
+)
+def test_a_wrong_limit_is_named(tmp_path: Path, content: str, text: str) -> None:
+    """An error names the file, the table and the key, and what would be right; a default is within its maximum."""
+    file = written(tmp_path, content)
+    with pytest.raises(SettingsError) as wrong:
+        load(file=file)
+    assert str(wrong.value).startswith(f"{file}: ")
+    assert text in str(wrong.value)
 
 
 def settings_table() -> str:
