@@ -75,6 +75,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["stop", "x", "--signal", "NOSUCH"], 2, "'NOSUCH' is no signal"),
         (["status", "\udc80"], 2, "is not UTF-8"),
         (["remove"], 2, "Missing argument 'ID...'"),
+        (["run", "--memory", "2x", "true"], 125, "'--memory': '2x' is no size; write one such as 50GiB"),
+        (["start", "--cpus", "all", "true"], 2, "'--cpus': 'all' is no number of cores; write one such as 2 or 1.5"),
+        (["start", "--memory", "default", "true"], 2, "'default' is no size"),
+        (["start", "--io-device", "/", "true"], 2, "io_device says which disk io_read, io_write, io_read_ops and"),
+        (["update", "x"], 2, "say what is to change, such as --memory 4G"),
+        (["update", "x", "--pids", "1.5"], 2, "'1.5' is no whole number; write one such as 200"),
+        (["top", "--sort", "name"], 2, "'name' is not one of 'cpu', 'memory', 'io', 'processes', 'age'"),
+        (["stats", "x", "--interval", "2"], 2, "'2' is no duration"),
     ],
 )
 def test_a_wrong_command_line(arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,3 +154,5 @@ def test_completed_words(tmp_path: Path) -> None:
     assert words("jobworker st") == {"start", "stats", "status", "stop", "stream"}
     assert "--reconnect-timeout" in words("jobworker run --")
     assert words("jobworker list --output ") == {"text", "json"}
+    assert {"--cpus", "--memory", "--io-write", "--oom-group", "--no-oom-group"} <= words("jobworker update --")
+    assert words("jobworker top --sort ") == {"cpu", "memory", "io", "processes", "age"}

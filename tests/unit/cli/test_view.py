@@ -9,10 +9,12 @@ from datetime import timedelta
 import pytest
 
 from jobworker.cli.listing import JsonArray, Table
-from jobworker.cli.view import ending, explanation, job_json
+from jobworker.cli.view import ending, explanation, job_json, print_job
 from jobworker.core.job import Job, JobEnd, StopRequest
+from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause
+from jobworker.core.usage import Usage
 from tests.support.jobs import NOON, accepted_job, ended, started
 
 ID = "00000000-0000-4000-8000-000000000000"
@@ -26,6 +28,12 @@ def job(cause: Cause, *, code: int | None = None, signal: int | None = None, dro
     return replace(started(accepted_job(job_id=ID, spec=SPEC)), stop=stop, end=end)
 
 
+def with_oom_kills(shown: Job, count: int) -> Job:
+    """The job, some of whose processes were killed for want of memory."""
+    assert shown.end is not None
+    return replace(shown, end=replace(shown.end, usage=Usage(wall_seconds=1, oom_kills=count)))
+
+
 @pytest.mark.parametrize(
     "shown, short, sentence",
     [
@@ -35,6 +43,17 @@ def job(cause: Cause, *, code: int | None = None, signal: int | None = None, dro
         (job(Cause.STOPPED, signal=15), "stopped by ada", "was stopped by ada"),
         (job(Cause.TIMED_OUT, signal=15), "time limit of 5m", "reached its time limit of 5m and was ended"),
         (job(Cause.OOM_KILLED, signal=9), "out of memory", "ran out of memory and was killed"),
+        (
+            replace(job(Cause.OOM_KILLED, signal=9), limits=Limits(memory=64 * 1024**2)),
+            "out of memory",
+            "ran out of memory (its limit is 64MiB) and was killed",
+        ),
+        (
+            with_oom_kills(job(Cause.EXITED, code=3), 2),
+            "exit 3",
+            "exited with 3; 2 of its processes were killed, out of memory",
+        ),
+        (with_oom_kills(job(Cause.EXITED, code=3), 0), "exit 3", None),
         (job(Cause.OUTPUT_LIMIT, signal=9), "output limit", "reached its output limit and was ended"),
         (
             job(Cause.LOST),
@@ -53,7 +72,31 @@ def test_a_job_that_runs() -> None:
     """A job that runs has no end to tell, but a stop that is under way is told."""
     running = started(accepted_job())
     assert (ending(running), explanation(running)) == ("", None)
-    assert ending(replace(running, stop=StopRequest(requested_by="ada", request_time=NOON))) == "being stopped"
+    assert ending(replace(running, paused=True)) == "paused"
+    stop = StopRequest(requested_by="ada", request_time=NOON)
+    assert ending(replace(running, paused=True, stop=stop)) == "being stopped"
+
+
+def test_limits_and_usage_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines of a job have its limits and what it has used; what is not known has no line."""
+    limits = Limits(cpus=1.5, memory=2 * 10**9, io=(IoLimit(write_bytes_per_second=10**7),))
+    usage = Usage(wall_seconds=9, cpu_seconds=61.5, user_seconds=60.25, system_seconds=1.25, pids=3, pids_peak=5)
+    print_job(replace(started(accepted_job(job_id=ID, spec=SPEC)), limits=limits), "text", usage)
+    lines = capsys.readouterr().out.splitlines()
+    assert "time limit  5m" in lines
+    assert "limits      cpus 1.5, memory 2GB, io-write 10MB/s" in lines
+    assert "cpu         1m 2s (user 1m 0s, system 1.25s)" in lines
+    assert "processes   3 now, 5 at most" in lines
+    assert not [line for line in lines if line.startswith(("memory", "disk", "oom"))]
+
+
+def test_an_ended_job_has_its_own_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs get it under its promised names, and null for what is not known."""
+    shown = with_oom_kills(job(Cause.EXITED, code=0), 1)
+    print_job(shown, "json")
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["usage"]["oom_kills"], printed["usage"]["cpu_seconds"]) == (1, None)
+    assert printed["limits"] == {**dict.fromkeys(printed["limits"]), "io": []}
 
 
 def test_json_of_a_job_that_runs() -> None:

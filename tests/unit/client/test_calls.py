@@ -11,17 +11,24 @@ import grpc
 import pytest
 
 from jobworker.api.convert import job_message
+from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.client import JobFailedError
 from jobworker.core.errors import (
     InvalidArgumentError,
     JobEndedError,
     JobNotFoundError,
+    JobworkerError,
+    LimitAboveMaximumError,
+    LimitNotEnforceableError,
+    PauseNotSupportedError,
     QuotaExceededError,
     ServerUnavailableError,
 )
 from jobworker.core.job import JobEnd
+from jobworker.core.limits import Limits
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause
+from jobworker.core.usage import Usage
 from tests.support.jobs import NOON
 from tests.unit.client.scripted import (
     ENDED,
@@ -58,6 +65,57 @@ async def test_a_start_is_repeated_with_the_same_request_id(lost: Step) -> None:
     assert len(script.requests) == 3
     assert len(ids) == 1
     assert uuid.UUID(ids.pop()).version == 4
+
+
+@LOST_REPLIES
+async def test_a_pause_a_resume_and_an_update_are_repeated(lost: Step) -> None:
+    """Doing them twice is the same as once, so a lost reply is asked for again."""
+    async with scripted_server(*(lost, answer()) * 3) as script, client_of(script) as client:
+        assert await client.pause(RUNNING.id) == RUNNING
+        assert await client.resume(RUNNING.id) == RUNNING
+        assert await client.update(RUNNING.id, Limits(pids=5)) == RUNNING
+    assert len(script.requests) == 6
+
+
+async def test_an_update_says_what_changes() -> None:
+    """What is set and what is to be given back is in the mask, under the wire's names."""
+    async with scripted_server(answer()) as script, client_of(script) as client:
+        await client.update(RUNNING.id, Limits(memory=5, oom_group=False), clear=["swap"])
+    (request,) = script.requests
+    assert (request.job.id, request.job.limits.memory_bytes) == (RUNNING.id, 5)
+    assert list(request.update_mask.paths) == ["limits.memory_bytes", "limits.oom_group", "limits.swap_bytes"]
+
+
+async def test_usages_go_through_all_pages() -> None:
+    """All running jobs come, however small the pages are."""
+    pages = [
+        pb.ListUsagesResponse(
+            usages=[pb.JobUsage(job=job_message(RUNNING), usage=pb.Usage(wall_seconds=number))], next_page_token=token
+        )
+        for number, token in ((1, "a"), (2, ""))
+    ]
+    async with scripted_server(*map(answer, pages)) as script, client_of(script) as client:
+        found = [one async for one in client.usages(owner="ada", page_size=1)]
+    assert found == [(RUNNING, Usage(wall_seconds=1)), (RUNNING, Usage(wall_seconds=2))]
+    assert {(request.owner, request.page_size) for request in script.requests} == {("ada", 1)}
+    assert [request.page_token for request in script.requests][1] == "a"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LimitAboveMaximumError("memory", "5"),
+        LimitNotEnforceableError("swap", "no swap"),
+        PauseNotSupportedError(),
+        JobEndedError("x", action="pause", state="LOST"),
+    ],
+)
+async def test_refusals_have_their_types(error: JobworkerError) -> None:
+    """What a caller can react to arrives as it was raised, with the names of this side."""
+    async with scripted_server(refuse(error)) as script, client_of(script) as client:
+        with pytest.raises(type(error)) as refused:
+            await client.update(RUNNING.id, Limits(pids=5))
+    assert vars(refused.value) == vars(error)
 
 
 async def test_each_start_has_its_own_request_id() -> None:
