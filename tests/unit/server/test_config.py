@@ -11,6 +11,7 @@ import pytest
 from jobworker.auth.roles import Role
 from jobworker.config import FOREIGN_VARIABLES, SETTINGS, ServerSettings, SettingsError, load_settings
 from jobworker.core.address import Address
+from jobworker.core.limit_options import OPTIONS
 from jobworker.core.limit_policy import LimitPolicy
 from jobworker.core.limits import IoLimit, Limits
 
@@ -243,6 +244,17 @@ def test_a_wrong_limit_is_named(tmp_path: Path, content: str, text: str) -> None
         load(file=file)
     assert str(wrong.value).startswith(f"{file}: ")
     assert text in str(wrong.value)
+
+
+def limits_table() -> str:
+    """The table of the keys of limits as docs/configuration.md has it."""
+    rows = [f"| `{name}` | {one.metavar or 'true or false'} | {one.purpose} |" for name, one in OPTIONS.items()]
+    return "\n".join(rows) + "\n"
+
+
+def test_the_document_shows_every_limit() -> None:
+    """docs/configuration.md has the very table that the code gives; on a difference, paste what is shown here."""
+    assert limits_table() in DOCUMENT.read_text(), limits_table()
 
 
 def settings_table() -> str:
