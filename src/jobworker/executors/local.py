@@ -10,7 +10,7 @@ import resource
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -104,6 +104,7 @@ class LocalExecutor:
             process_tracking="subreaper" if self._cgroup is None else "cgroup",
             job_user=self._user.name,
             cgroups=self._mode,
+            missing_limits=tuple((one.name, "this version cannot enforce it") for one in fields(Limits)),
         )
 
     async def start(self, job: Job) -> LocalExecution:

@@ -108,13 +108,18 @@ def _as_start_error() -> Generator[None]:
 
 def _check_limits(info: WorkerInfo, limits: RoleLimits) -> None:
     """Say which limits are not enforced; those that somebody configured must be, where that is required."""
-    for limit, reason in info.missing_limits:
-        if limit not in limits.requested():
-            log.info("jobs that ask for the limit %s are refused: %s", limit, reason)
-        elif info.cgroups == "require":
-            raise StartError(f"the limit {limit} is configured and cannot be enforced: {reason}")
-        else:
-            log.warning("the limit %s is configured and NOT in force: %s", limit, reason)
+    reasons = dict(info.missing_limits)
+    for limit in limits.requested():
+        if limit in info.enforceable_limits:
+            continue
+        problem = f"the limit {limit} is configured and cannot be enforced: {reasons.pop(limit, 'it is not supported')}"
+        if info.cgroups == "require":
+            raise StartError(problem)
+        log.warning("%s; jobs run without it", problem)
+    if info.cgroups != "off":
+        for reason in dict.fromkeys(reasons.values()):
+            names = ", ".join(limit for limit, why in reasons.items() if why == reason)
+            log.info("jobs that ask for these limits are refused: %s (%s)", names, reason)
 
 
 def _log_recovery(worker: Worker) -> None:
