@@ -16,9 +16,7 @@ from jobworker.cli.session import ask
 if TYPE_CHECKING:
     from jobworker.cli.listing import JobPrinter
     from jobworker.client import AsyncClient
-    from jobworker.core.job import Job
     from jobworker.core.query import JobFilter
-    from jobworker.core.usage import Usage
 
 
 @click.command(
@@ -33,24 +31,13 @@ if TYPE_CHECKING:
 @client_options
 def status(job_id: str, output: str) -> None:
     """Show one job: where it is, what it has used, and if it has ended, how."""
-    job, usage = ask(lambda client: _job_and_usage(client, job_id))
+    from jobworker.cli.usage import job_and_usage
+
+    job, usage = ask(lambda client: job_and_usage(client, job_id))
 
     from jobworker.cli.view import print_job
 
     print_job(job, output, usage)
-
-
-async def _job_and_usage(client: AsyncClient, job_id: str) -> tuple[Job, Usage | None]:
-    """A job and, while it runs, what it has used."""
-    from jobworker.core.errors import JobEndedError
-
-    job = await client.get(job_id)
-    if job.end is not None:
-        return job, None
-    try:
-        return job, await client.usage(job_id)
-    except JobEndedError:  # meanwhile, and nobody knows what it used
-        return await client.get(job_id), None
 
 
 @click.command(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli import text
+from jobworker.cli.exits import CliError
 from jobworker.cli.options import client_options, examples, output_option
 from jobworker.cli.params import Duration, Utf8
 from jobworker.cli.session import ask
@@ -51,13 +52,14 @@ def stats(job_id: str, follow: bool, interval: timedelta, output: str) -> None: 
 
 
 async def _look(client: AsyncClient, job_id: str, output: str) -> None:
-    from jobworker.cli.usage import usage_rows
+    from jobworker.cli.usage import job_and_usage, usage_rows
 
-    usage = await client.usage(job_id)
-    job = await client.get(job_id)
+    job, usage = await job_and_usage(client, job_id)
     if output == "json":
         click.echo(_line(job, usage))
         return
+    if usage is None:
+        raise CliError(f"nobody knows what job {job.id} has used")
     click.echo(f"{'ran for':<9}  {text.age(timedelta(seconds=usage.wall_seconds))}")
     for label, value in usage_rows(usage):
         click.echo(f"{label:<9}  {value}")
@@ -66,18 +68,17 @@ async def _look(client: AsyncClient, job_id: str, output: str) -> None:
 async def _follow(client: AsyncClient, job_id: str, interval: timedelta, output: str) -> None:
     import asyncio
 
-    from jobworker.cli.usage import HEADER, Load, usage_cells
+    from jobworker.cli.usage import HEADER, Load, job_and_usage, usage_cells
 
     before: Usage | None = None
     widths = [max(len(name), _COLUMN) for name in ("TIME", *HEADER)]
     end = asyncio.create_task(client.wait(job_id))
     try:
         while True:
-            usage = await client.usage(job_id)
-            job = await client.get(job_id)
+            job, usage = await job_and_usage(client, job_id)
             if output == "json":
                 click.echo(_line(job, usage))
-            else:
+            elif usage is not None:
                 header = [] if before else [("TIME", *HEADER)]
                 row = (
                     text.age(timedelta(seconds=usage.wall_seconds)),
@@ -95,7 +96,7 @@ async def _follow(client: AsyncClient, job_id: str, interval: timedelta, output:
         await asyncio.gather(end, return_exceptions=True)
 
 
-def _line(job: Job, usage: Usage) -> str:
+def _line(job: Job, usage: Usage | None) -> str:
     from jobworker.cli.usage import usage_json
 
     return json.dumps(

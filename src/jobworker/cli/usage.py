@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobworker.cli import text
 from jobworker.core.usage import Usage
 
+if TYPE_CHECKING:
+    from jobworker.client import AsyncClient
+    from jobworker.core.job import Job
+
 UNKNOWN = "-"
+
+
+async def job_and_usage(client: AsyncClient, job_id: str) -> tuple[Job, Usage | None]:
+    """A job and what it has used; `None` where nobody knows."""
+    from jobworker.core.errors import JobEndedError
+
+    job = await client.get(job_id)
+    if job.end is None:
+        try:
+            return job, await client.usage(job_id)
+        except JobEndedError:  # meanwhile
+            job = await client.get(job_id)
+    return job, job.end.usage if job.end else None
 
 
 def usage_json(usage: Usage | None) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ _LABEL_COLUMNS = 10
 def job_json(job: Job, usage: Usage | None = None) -> dict[str, Any]:
     """A job for programs. Fields are added here, never renamed or removed; one without a value is null.
 
-    `usage` is for a job that runs; one that has ended knows its own.
+    `usage` is that of a job that runs; one that has ended knows its own.
 
     Times are ISO 8601 in UTC, durations are seconds, sizes bytes. The values of the environment are left out: they may
     be secrets, and this is printed.
@@ -66,7 +66,7 @@ def job_json(job: Job, usage: Usage | None = None) -> dict[str, Any]:
         "output_dropped_bytes": end.output_dropped_bytes if end else 0,
         "paused": job.paused,
         "limits": asdict(job.limits),
-        "usage": usage_json(end.usage if end else usage),
+        "usage": usage_json(usage or (end and end.usage)),
     }
 
 
@@ -169,7 +169,7 @@ def explanation(job: Job) -> str | None:
 
 def _lines(job: Job, usage: Usage | None) -> Iterator[str]:
     now = datetime.now(UTC)
-    for label, value in _rows(job, now, job.end.usage if job.end else usage):
+    for label, value in _rows(job, now, usage or (job.end and job.end.usage)):
         yield f"{label:<{_LABEL_COLUMNS}}  {value}"
 
 

@@ -82,8 +82,8 @@ class Execution(Protocol):
         """
         ...
 
-    async def usage(self) -> Usage:
-        """What the job has used up to now."""
+    async def usage(self) -> Usage | None:
+        """What the job has used up to now; `None` if it has ended."""
         ...
 
     async def outcome(self) -> Outcome:

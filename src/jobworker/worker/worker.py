@@ -238,8 +238,7 @@ class Worker:
                 updated = limits_.after_update(live.job.limits, limits, names, limit_policy, self._executor.info)
                 if not await live.execution.update(updated):
                     return False
-                live.limit(updated)
-                await self._store.update(live.job)
+                live.limit(updated)  # the row follows with the end or a recovery: the executor remembers it
                 return True
 
         return await self._ask(job_id, "update", put_in_force)
@@ -262,7 +261,8 @@ class Worker:
 
     async def usages(self, job_ids: Iterable[str]) -> dict[str, Usage]:
         """What those of these jobs that run have used up to now, by their ids."""
-        found = {job_id: await self._usage_of(live) for job_id in job_ids if (live := self._live.get(job_id))}
+        lives = [(job_id, live) for job_id in job_ids if (live := self._live.get(job_id))]
+        found = {job_id: await self._usage_of(live) for job_id, live in lives}
         return {job_id: usage for job_id, usage in found.items() if usage is not None}
 
     async def wait(self, job_id: str) -> Job:
