@@ -189,6 +189,6 @@ def _table(found: list[tuple[Job, Usage]], before: dict[str, Usage], sort: str) 
         what = ("(paused) " if job.paused else "") + (text.printable(job.spec.name or "") or command_line(job))
         rows.append((job.id, text.printable(job.owner), *usage_cells(usage, loads[job.id]), what))
     widths = [max(text.width(cell) for cell in column) for column in list(zip(*rows, strict=True))[:-1]]
-    lines = text.table(rows, widths)
-    columns = text.terminal_columns()
-    return [line if columns is None else text.shortened(line, columns) for line in lines]
+    lines = list(text.table(rows, widths))
+    screen = text.terminal_size()
+    return lines if screen is None else [text.shortened(line, screen.columns) for line in lines[: screen.lines - 1]]

@@ -60,9 +60,15 @@ def table(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterable[str]
         yield "  ".join((*cells, *row[len(widths) :])).rstrip()
 
 
+def terminal_size() -> os.terminal_size | None:
+    """The columns and lines of the terminal that shows stdout; `None` if it is no terminal."""
+    return shutil.get_terminal_size() if sys.stdout.isatty() else None
+
+
 def terminal_columns() -> int | None:
     """How wide the terminal is that shows stdout; `None` if it is no terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    size = terminal_size()
+    return None if size is None else size.columns
 
 
 def age(duration: timedelta) -> str:

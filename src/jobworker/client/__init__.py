@@ -12,13 +12,17 @@ from jobworker.client.connection import Timeouts
 from jobworker.client.credentials import Pem
 from jobworker.client.results import Chunk, JobFailedError, RunResult, RunTimeoutError, ServerInfo, exit_code
 from jobworker.client.stream import OutputStream
+from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.usage import Usage
 
 __all__ = [
     "AsyncClient",
     "BlockingOutputStream",
     "Chunk",
     "Client",
+    "IoLimit",
     "JobFailedError",
+    "Limits",
     "OutputStream",
     "Pem",
     "RunResult",
@@ -26,5 +30,6 @@ __all__ = [
     "ServerInfo",
     "SpecFields",
     "Timeouts",
+    "Usage",
     "exit_code",
 ]
