@@ -115,8 +115,17 @@ PYTEST = $(COMPILE_SOURCES) && $(BIN)/python -m pytest -q $(PYTEST_FLAGS)
 test-programs:
 	@tools/system-packages.sh unshare=util-linux setpriv=util-linux systemd-analyze=systemd /usr/bin/python3=python3 || true
 
+# A VM for the tests that need a kernel with every cgroup controller.
+VM_KERNEL := build/vm-kernel
+.PHONY: test-vm-programs
+test-vm-programs: test-programs
+	@tools/system-packages.sh qemu-system-x86_64=qemu-system-x86 /usr/lib/qemu/virtiofsd=qemu-system-common \
+		/bin/busybox=busybox-static mke2fs=e2fsprogs findmnt=util-linux depmod=kmod /lib/systemd/systemd=systemd \
+		/lib/systemd/system/dbus.socket=dbus && \
+		{ [[ -e $(VM_KERNEL)/modules ]] || tests/system/vm/kernel.sh $(VM_KERNEL); } || true
+
 .PHONY: test
-test: $(DEV) test-programs ## all tests that this machine can run (one: make test PYTEST_FLAGS='-k NAME')
+test: $(DEV) test-vm-programs ## all tests that this machine can run (one: make test PYTEST_FLAGS='-k NAME')
 	$(PYTEST)
 
 .PHONY: test-unit
@@ -128,7 +137,7 @@ test-integration: $(DEV) ## tests with real processes, files and servers
 	$(PYTEST) tests/integration
 
 .PHONY: test-system
-test-system: $(DEV) ## tests of the whole program: kill -9, kernel features, root
+test-system: $(DEV) test-vm-programs ## tests of the whole program: kill -9, limits on a real kernel (in a VM), root
 	$(PYTEST) tests/system
 
 ##@ Trying

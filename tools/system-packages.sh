@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Makes sure that the named programs are there: installs their Debian packages when we are root and
 # apt-get exists, else says what to install. Usage: tools/system-packages.sh PROGRAM[=PACKAGE]...
+# PROGRAM may be the path of any file.
 # The name `venv` stands for the module that `python3 -m venv` needs, which Debian packages apart.
 set -euo pipefail
 
 present() {
     case $1 in
         venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null ;;
+        /*) [[ -e $1 ]] ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }
