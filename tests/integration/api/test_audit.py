@@ -65,6 +65,25 @@ def serial_of(certificate: bytes) -> int:
     return x509.load_pem_x509_certificate(certificate).serial_number
 
 
+def test_changes_of_a_job_name_it(audited: Server, audit: AuditPipe) -> None:
+    """Also where the id of the job stands deeper in the request; a list is about no job in particular."""
+    with audited.channel(audited.client("alice")) as channel:
+        alice = JobServiceStub(channel)
+        job = alice.StartJob(pb.StartJobRequest(spec=pb.JobSpec(argv=["sleep", "600"])), timeout=LIMIT).id
+        refusal_of(lambda: alice.UpdateJob(pb.UpdateJobRequest(job=pb.Job(id=job)), timeout=LIMIT))
+        alice.ResumeJob(pb.ResumeJobRequest(job_id=job), timeout=LIMIT)
+        alice.GetUsage(pb.GetUsageRequest(job_id=job), timeout=LIMIT)
+        alice.ListUsages(pb.ListUsagesRequest(), timeout=LIMIT)
+    audit.next_of("StartJob")
+    lines = [audit.next() for _ in range(4)]
+    assert [(line["rpc"].rpartition("/")[2], line["job"], line["code"]) for line in lines] == [
+        ("UpdateJob", job, "INVALID_ARGUMENT"),
+        ("ResumeJob", job, "OK"),
+        ("GetUsage", job, "OK"),
+        ("ListUsages", None, "OK"),
+    ]
+
+
 def test_refusals_leave_a_line(audited: Server, audit: AuditPipe) -> None:
     """Also a call that was refused says who it was by, as far as that was known, and what it was about."""
     foreign = "6b0b0b0e-0000-4000-8000-000000000000"
