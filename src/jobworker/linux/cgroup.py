@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from jobworker.linux import kernel_file
 
+# Seconds until all processes of a group stand still: it takes milliseconds, unless one of them is in a system call that
+# cannot be interrupted.
+FREEZE_PATIENCE = 2.0
+
 _DELEGATED = ("trusted.delegate", "user.delegate")  # set by systemd on a subtree that it leaves to a service
+_KEYED = ("io.max", "io.weight")  # files with a line a device, of which one is written at a time
+_NO_IO_LIMIT = "rbps=max wbps=max riops=max wiops=max"
 
 
 class Cgroup:
@@ -33,9 +42,65 @@ class Cgroup:
         """A descriptor of cgroup.events that polls POLLPRI when the group becomes empty or is populated."""
         return os.open(f"{self.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
 
+    def open_memory_events(self) -> int:
+        """A descriptor of memory.events that polls POLLPRI when memory was short. Raises `FileNotFoundError`."""
+        return os.open(f"{self.path}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+
     def add(self, pid: int) -> None:
         """Move a process (0: the calling one) into the group. Slower than being born there."""
         kernel_file.write(f"{self.path}/cgroup.procs", str(pid))
+
+    def write(self, name: str, value: str) -> None:
+        """Write a file of the group, such as "memory.max". Raises `OSError` with its path."""
+        kernel_file.write(f"{self.path}/{name}", value)
+
+    def write_all(self, writes: Iterable[Sequence[str]]) -> None:
+        """Write files of the group, each a pair of name and value, all or none.
+
+        Raises `OSError` whose `filename` is the name of the file that was refused; the others have their former values.
+        """
+        undo: list[tuple[str, str]] = []
+        for name, value in writes:
+            try:
+                before = _former(name, value, kernel_file.read(f"{self.path}/{name}").decode())
+                self.write(name, value)
+            except OSError as error:
+                for former in reversed(undo):
+                    with suppress(OSError):  # it was taken before; nothing better can be done if it no longer is
+                        self.write(*former)
+                raise OSError(error.errno, error.strerror, name) from None
+            undo.append((name, before))
+
+    def freeze(self) -> None:
+        """Have all processes stand still, and wait until they do.
+
+        Raises `OSError`, and `TimeoutError` if one cannot be halted, in which case all go on.
+        """
+        deadline = time.monotonic() + FREEZE_PATIENCE
+        events = self.open_events()
+        try:
+            poller = select.poll()
+            poller.register(events, select.POLLPRI)
+            self.write("cgroup.freeze", "1")
+            while b"frozen 1" not in os.pread(events, 4096, 0):  # reading it takes the event back
+                if (left := deadline - time.monotonic()) <= 0:
+                    self.thaw()
+                    raise TimeoutError(errno.ETIMEDOUT, "a process cannot be halted", "cgroup.freeze")
+                poller.poll(left * 1000)
+        finally:
+            os.close(events)
+
+    def thaw(self) -> None:
+        """Let the processes go on. Raises `OSError`."""
+        self.write("cgroup.freeze", "0")
+
+    def oom_kills(self) -> int:
+        """Processes that were killed for want of memory, here and below; 0 where the kernel does not count them."""
+        try:
+            counts = kernel_file.read(f"{self.path}/memory.events").split()
+        except OSError:  # no memory controller
+            return 0
+        return int(counts[counts.index(b"oom_kill") + 1])
 
     def kill(self) -> None:
         """Kill all processes of the group and of the groups below it, also those that are being forked or frozen."""
@@ -130,3 +195,12 @@ def _can_be_parent(group: Path) -> bool:
         return (probe / "cgroup.kill").exists()
     finally:
         probe.rmdir()
+
+
+def _former(name: str, value: str, content: str) -> str:
+    """What to write into a file with this content to take a write of `value` back."""
+    if name not in _KEYED:
+        return content or "\n"
+    key = value.split(maxsplit=1)[0]
+    line = next((line for line in content.splitlines() if line.split(maxsplit=1)[0] == key), None)
+    return line or f"{key} {_NO_IO_LIMIT if name == 'io.max' else 'default'}"
