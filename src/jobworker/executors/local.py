@@ -29,6 +29,7 @@ from jobworker.linux.cgroup import Cgroup, place_for_jobs
 from jobworker.runtime import jobdir
 from jobworker.runtime.burial import ID_VARIABLE
 from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.protocol import Message
 
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -40,6 +41,7 @@ LOCK_PATIENCE = 5.0
 # A kill takes milliseconds, unless the supervisor has been stopped or the program hangs on a file system.
 END_PATIENCE = 5.0
 LOCK_INTERVAL = 0.005
+BURY: Message = {"op": "bury"}
 START_ATTEMPTS = 3  # the spawner may be killed while it has the request; more often than that it is no accident
 
 
@@ -68,7 +70,7 @@ class LocalExecutor:
         self._user = user
         self._cgroup = cgroup
         self._boot_id = process.boot_id()
-        self._spawner = Spawner(settings.directory / "spawner.log")
+        self._spawner = Spawner(settings.directory, cgroup)
         self._growth = GrowthWatch()
 
     @classmethod
@@ -123,7 +125,7 @@ class LocalExecutor:
 
     async def _start(self, job: Job, directory: JobDir) -> LocalExecution:
         for _ in range(START_ATTEMPTS):
-            supervision = await self._supervise("supervise", directory)
+            supervision = await self._supervise({"op": "supervise", "job": self._supervisor_record(job)}, directory)
             try:
                 started = await supervision.started
             except ConnectionError:
@@ -189,7 +191,7 @@ class LocalExecutor:
     async def reattach(self, job_id: str) -> Supervision:
         """A connection to the supervisor of a job without a recorded end, or to the one that buries the job."""
         with JobDir.open(self._path(job_id)) as directory:
-            return await self._connect(directory) or await self._supervise("bury", directory)
+            return await self._connect(directory) or await self._supervise(BURY, directory)
 
     # Steps
 
@@ -217,7 +219,7 @@ class LocalExecutor:
         return directory
 
     def _launch_record(self, job: Job) -> Record:
-        """What the supervisor needs to know beyond the spec."""
+        """What is needed to run the program, beyond the spec."""
         user = self._user
         base = {"PATH": BASE_PATH, "LANG": "C.UTF-8", "SHELL": "/bin/sh"}
         person = {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
@@ -226,12 +228,27 @@ class LocalExecutor:
             "uid": user.uid,
             "gid": user.gid,
             "groups": user.groups,
-            "cgroup": None if self._cgroup is None else str(self._cgroup / job.id),
+            "cgroup": self._cgroup_of(job),
             "boot_id": self._boot_id,
             "sync": self._sync,
         }
 
-    async def _supervise(self, operation: str, directory: JobDir) -> Supervision:
+    def _supervisor_record(self, job: Job) -> Record:
+        """What the supervisor itself needs to know; see `protocol`."""
+        limit = job.spec.time_limit
+        return {
+            "id": job.id,
+            "cgroup": self._cgroup_of(job),
+            "child_policy": job.spec.child_policy.value,
+            "time_limit": None if limit is None else limit.total_seconds(),
+            "oom_group": job.limits.oom_group is not False,
+            "sync": self._sync,
+        }
+
+    def _cgroup_of(self, job: Job) -> str | None:
+        return None if self._cgroup is None else str(self._cgroup / job.id)
+
+    async def _supervise(self, request: Message, directory: JobDir) -> Supervision:
         """Have a supervisor forked for a directory, and connect to it.
 
         The lock and the socket are made here and handed over, so that there is no moment at which somebody who looks
@@ -241,7 +258,7 @@ class LocalExecutor:
         try:
             with directory.listen() as listener:
                 supervision = Supervision(directory.connect())
-                await self._spawner.request(operation, [directory.fd, lock, listener.fileno()])
+                await self._spawner.request(request, [directory.fd, lock, listener.fileno()])
         finally:
             os.close(lock)
         return supervision
@@ -262,7 +279,7 @@ class LocalExecutor:
         if supervision is None and directory.output_size() is None:
             return None
         if supervision is None:
-            supervision = await self._supervise("bury", directory)
+            supervision = await self._supervise(BURY, directory)
         else:
             try:
                 async with asyncio.timeout(HELLO_PATIENCE):

@@ -19,18 +19,21 @@ from jobworker.runtime.spawner import REQUESTS
 # Isolated and without site: nothing of the daemon's environment or of the user's site-packages is loaded. The folder
 # of the package comes last in the path, so that nothing beside it can stand in for the standard library.
 _FLAGS = ("-I", "-S", "-X", "utf8")
-_CODE = "import sys; sys.path.append(sys.argv[1]); from jobworker.runtime.spawner import main; main()"
+_CODE = "import sys; sys.path.append(sys.argv[1]); from jobworker.runtime.spawner import main; main(*sys.argv[2:])"
 _CLOSE_PATIENCE = 5.0  # seconds; it does nothing but exit, unless the machine is very busy
 
 
 class Spawner:
-    """The process that forks supervisors. Its standard error goes to `log`, which the supervisors inherit."""
+    """The process that forks supervisors.
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._descriptors = resource.getrlimit(
-            resource.RLIMIT_NOFILE
-        )  # for jobs, whatever this process takes for itself
+    Its standard error goes to `spawner.log` in the state directory, which the supervisors inherit. `cgroup` is where
+    jobs have theirs, if they have any. Jobs may open as many files as this process may now.
+    """
+
+    def __init__(self, directory: Path, cgroup: Path | None) -> None:
+        self._log = directory / "spawner.log"
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # for jobs, whatever this process takes for itself
+        self._arguments = [str(directory / "rehearsal"), "" if cgroup is None else str(cgroup), str(soft), str(hard)]
         self._socket: socket.socket | None = None
         self._pidfd = -1
         self._turn = asyncio.Lock()  # a socket has room for one who waits until it can be written
@@ -46,7 +49,7 @@ class Spawner:
             log = (os.POSIX_SPAWN_OPEN, 2, str(self._log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self.pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, *_FLAGS, "-c", _CODE, str(Path(jobworker.__file__).parent.parent)],
+                [sys.executable, *_FLAGS, "-c", _CODE, str(Path(jobworker.__file__).parent.parent), *self._arguments],
                 {},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), REQUESTS),
@@ -57,15 +60,14 @@ class Spawner:
             )
             self._pidfd = os.pidfd_open(self.pid)  # if it fails, the process ends by itself: its socket is closed
             undo.pop_all()
-        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, self._descriptors)
         ours.setblocking(False)
         self._socket = ours
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
         return ours
 
-    async def request(self, operation: str, fds: Sequence[int]) -> None:
+    async def request(self, request: protocol.Message, fds: Sequence[int]) -> None:
         """Hand over a request with its descriptors, to a new process if the old one has died."""
-        packet = protocol.encode({"op": operation})
+        packet = protocol.encode(request)
         async with self._turn:
             while True:
                 requests = self._socket or self.start()

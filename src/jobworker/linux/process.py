@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -25,6 +26,19 @@ def boot_id() -> str:
 def identify(pid: int) -> ProcessId:
     """The identity of a living process. Raises `ProcessLookupError`."""
     return ProcessId(pid, int(_stat(pid)[_START_TIME]), boot_id())
+
+
+def is_dying(pid: int) -> bool:
+    """Whether a process has ended, or has been killed and is about to end."""
+    try:
+        status = dict(
+            line.split(b":", 1) for line in kernel_file.read(f"/proc/{pid}/status").splitlines() if b":" in line
+        )
+        exiting = int(_stat(pid)[_FLAGS]) & _PF_EXITING
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    pending = int(status[b"SigPnd"], 16) | int(status[b"ShdPnd"], 16)
+    return bool(exiting or pending >> (signal.SIGKILL - 1) & 1)
 
 
 def descendants(ancestor: int) -> list[int]:
@@ -81,7 +95,8 @@ def pids() -> list[int]:
 
 
 # Positions in /proc/PID/stat after the name of the program, which may hold spaces and parentheses (proc(5)).
-_STATE, _PARENT, _SESSION, _START_TIME = 0, 1, 3, 19
+_STATE, _PARENT, _SESSION, _FLAGS, _START_TIME = 0, 1, 3, 6, 19
+_PF_EXITING = 0x4  # in the flags of the process
 _DEAD = (b"Z", b"X")
 
 

@@ -18,7 +18,7 @@ from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.supervisor import KILL_INTERVAL, MAX_KILL_INTERVAL
+from jobworker.runtime.supervisor import ENDED, KILL_INTERVAL, MAX_KILL_INTERVAL
 
 ID_VARIABLE = "JOBWORKER_JOB_ID"  # in the environment of every job: a mark to know its processes by
 BATCH = 256  # processes that are killed at a time; each takes a descriptor, of which there may be as few as 1024
@@ -26,7 +26,7 @@ BATCH = 256  # processes that are killed at a time; each takes a descriptor, of 
 
 def bury(directory: JobDir, listener: socket.socket) -> None:
     """End what is left of a job whose supervisor has died, and record that. The caller holds the directory's lock."""
-    control = Control(listener, select.poll(), lambda _: False)
+    control = Control(listener, select.poll(), lambda _: ENDED)
     if directory.read(jobdir.EXIT) is None:
         spec = directory.read(jobdir.SPEC)
         if spec is None:

@@ -14,7 +14,7 @@ from jobworker.runtime.protocol import Message
 class Control:
     """The connections of daemons to one supervisor. Nothing here waits: a daemon that does not read is dropped."""
 
-    def __init__(self, listener: socket.socket, poller: select.poll, on_request: Callable[[Message], bool]) -> None:
+    def __init__(self, listener: socket.socket, poller: select.poll, on_request: Callable[[Message], Message]) -> None:
         self._listener = listener
         self._poller = poller
         self._on_request = on_request
@@ -67,7 +67,7 @@ class Control:
         request: Message = {}
         try:
             request = protocol.decode(packet)
-            reply: Message = {"reply": request["n"], "ok": self._on_request(request)}
+            reply: Message = {"reply": request["n"], **self._on_request(request)}
         except Exception:  # noqa: BLE001 - whatever is wrong with a request: a job must not be lost for it
             # Of a newer release's daemon, most likely. The connection stays, since that asks for other things, too.
             reply = {"reply": request.get("n"), "ok": False, "unknown": True}

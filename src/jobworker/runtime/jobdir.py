@@ -3,7 +3,8 @@
     spec.json     what to run and how, written by the daemon before the supervisor is asked for
     lock          held (flock) from before the supervisor exists until it has gone: the proof of life
     control       the socket on which the supervisor takes requests
-    started.json  written by the supervisor when the program has been executed
+    started.json  written by the first process of the job when it is about to execute the program
+    limits.json   the limits in force, once they have been changed
     output        the raw bytes that the job wrote; it only grows. Made before the program is executed
     exit.json     how the job ended; written once, by the supervisor or by the one that buries a lost job
 
@@ -24,7 +25,8 @@ from typing import Any, Self, cast
 
 Record = dict[str, Any]
 
-SPEC, LOCK, CONTROL, STARTED, OUTPUT, EXIT = "spec.json", "lock", "control", "started.json", "output", "exit.json"
+SPEC, LOCK, CONTROL, STARTED = "spec.json", "lock", "control", "started.json"
+LIMITS, OUTPUT, EXIT = "limits.json", "output", "exit.json"
 
 _RESERVED_BYTES = 4096  # a block; the end of a job takes some hundreds of bytes
 _LISTEN_BACKLOG = 16  # a daemon and, after a restart, its successor: two connections at a time are usual

@@ -1,117 +1,92 @@
-"""From a supervisor to a job's program: born in its cgroup, stripped of everything that is ours, executed."""
+"""From a supervisor to a job's program: a child in the job's cgroup that prepares everything, and becomes the program.
+
+All that a start takes is done in the child, so that the supervisor, which lives as long as the job, does not have to
+copy the memory for it.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 import signal
-import struct
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NoReturn
 
-from jobworker.linux import sandbox, syscalls
+from jobworker.core.records import Record, time_text
+from jobworker.linux import process, sandbox, syscalls
 from jobworker.linux.cgroup import Cgroup
+from jobworker.runtime import jobdir
+from jobworker.runtime.jobdir import JobDir
 
 # Where clone3 cannot do it (an old kernel, a seccomp filter, an emulator), the child moves itself. Any other error is a
 # real fault, such as EBUSY for a group that may hold no processes.
 _NO_CLONE_INTO_CGROUP = frozenset({errno.ENOSYS, errno.EINVAL, errno.E2BIG, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
 
 _UMASK = 0o022  # as everywhere; the supervisor's own is for what only we may read
+_MAX_SUBJECT_CHARS = 1000  # of what has failed: the message has to fit into a packet
+_REPORT_BYTES = 16 * 1024
 
-_STAGES = ("cgroup", "session", "setuid", "chdir", "exec")
-_FAILURE = struct.Struct("=ii")  # errno, position in _STAGES
-
-
-# Seconds that entering the working directory and executing the program may take. It is microseconds, unless they are on
-# a file system that does not answer.
+# Seconds that a start may take in the child. It is a millisecond, unless the working directory or the program are on a
+# file system that does not answer.
 START_PATIENCE = 30.0
 
 
 class LaunchError(Exception):
-    """The program could not be executed: `errno` at `stage`."""
+    """The program could not be executed: `errno` at `stage`, which failed on `subject` (the program if it is empty)."""
 
-    def __init__(self, number: int, stage: str) -> None:
+    def __init__(self, number: int, stage: str, subject: str = "") -> None:
         super().__init__(f"{stage}: {os.strerror(number)}")
         self.errno = number
         self.stage = stage
+        self.subject = subject
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Program:
-    """What to execute and as whom."""
+def launch(directory: JobDir, *, output: int, cgroup: Cgroup | None) -> tuple[int, str]:
+    """Execute the program of a directory's spec, with both outputs to `output`; its pid and the time of the start.
 
-    argv: Sequence[str]
-    env: dict[str, str]
-    cwd: str
-    identity: sandbox.Identity
-
-
-def launch(program: Program, *, output: int, cgroup: Cgroup | None) -> int:
-    """Execute a program with standard input from /dev/null and both outputs to `output`; return its pid.
-
-    The process leads a session of its own. Only from a single-threaded process. Raises `LaunchError`, after which no
-    process is left.
+    The process leads a session of its own, and has recorded in started.json who it is. Only from a single-threaded
+    process. Raises `LaunchError`, after which no process is left.
     """
-    # All that can be done beforehand is done here: what the child touches it has to copy, page by page.
-    argv = [os.fsencode(argument) for argument in program.argv]
-    env = {os.fsencode(key): os.fsencode(value) for key, value in program.env.items()}
-    paths = _candidates(argv[0], env.get(b"PATH", b""))
     supervisor = os.getpid()
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
     try:
         pid, born_inside = _fork(cgroup)
         if pid == 0:
-            stage = 0
             try:
-                if cgroup is not None and not born_inside:
-                    cgroup.add(0)
-                stage = 1
-                os.setsid()
-                for target, source in enumerate((null, output, output)):
-                    os.dup2(source, target)
-                os.umask(_UMASK)
-                with suppress(PermissionError):  # it is above 0, and only root may lower it: not the supervisor's then
-                    sandbox.set_oom_score(0)
-                stage = 2
-                sandbox.give_up_privileges(program.identity)
-                syscalls.set_parent_death_signal(signal.SIGKILL)
-                if os.getppid() != supervisor:  # it died before it could be told of
-                    os._exit(127)
-                stage = 3
-                os.chdir(program.cwd)
-                stage = 4
-                sandbox.unblock_signals()
-                _execute(paths, argv, env)
-            except OSError as error:
-                os.write(report_write, _FAILURE.pack(error.errno or errno.EIO, stage))
-            except BaseException:  # noqa: BLE001 - nothing may return into the supervisor's code, so it is reported here
-                os.write(report_write, _FAILURE.pack(errno.EINVAL, stage))
+                Launch(directory, report_write).become_job(output, None if born_inside else cgroup, supervisor)
             finally:
                 os._exit(127)
         os.close(report_write)
         report_write = -1
-        report = _read_report(report_read, pid)
+        started, failed = _read_report(report_read, pid)
     finally:
-        for fd in (null, report_read, report_write):
+        for fd in (report_read, report_write):
             if fd >= 0:
                 os.close(fd)
-    if report:
+    if failed or not started:
         os.waitpid(pid, 0)
-        number, position = _FAILURE.unpack(report)
-        raise LaunchError(number, _STAGES[int(position)])
-    return pid
+        raise LaunchError(**json.loads(failed)) if failed else LaunchError(errno.EIO, "prepare")
+    return pid, started.decode()
 
 
-def _read_report(fd: int, pid: int) -> bytes:
-    """What the child says has failed; nothing once it has executed the program. It is killed if it takes too long."""
+def _read_report(fd: int, pid: int) -> tuple[bytes, bytes]:
+    """What the child says: when it was about to execute the program, and what has failed, if something has.
+
+    The end of the report is that of the child's copy of the pipe, which executing the program closes. A child that
+    takes too long is killed.
+    """
     poller = select.poll()
     poller.register(fd, select.POLLIN)
-    if poller.poll(START_PATIENCE * 1000):
-        return os.read(fd, _FAILURE.size)
+    report = b""
+    while poller.poll(START_PATIENCE * 1000):
+        piece = os.read(fd, _REPORT_BYTES)
+        if not piece:
+            started, _, failed = report.partition(b"\n")
+            return started, failed
+        report += piece
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     raise LaunchError(errno.ETIMEDOUT, "exec")
@@ -134,18 +109,80 @@ def _fork(cgroup: Cgroup | None) -> tuple[int, bool]:
         raise LaunchError(error.errno or errno.EIO, "fork") from None
 
 
-def _candidates(program: bytes, path: bytes) -> list[bytes]:
-    """The files that may be meant by a program's name, in the order of PATH."""
-    if b"/" in program:
-        return [program]
-    return [os.path.join(directory or b".", program) for directory in path.split(b":")]
+class Launch:
+    """The child's part. Nothing of it returns: it becomes the program, or reports what has failed and exits."""
+
+    def __init__(self, directory: JobDir, report: int) -> None:
+        self._directory = directory
+        self._report = report
+        self._stage = "prepare"
+        self._subject = ""
+
+    def become_job(self, output: int, cgroup: Cgroup | None, supervisor: int) -> None:
+        """Prepare and execute. `cgroup` is one to move into."""
+        try:
+            self._become_job(output, cgroup, supervisor)
+        except OSError as error:
+            self._fail(error.errno or errno.EIO)
+        except BaseException:  # noqa: BLE001 - nothing may return into the supervisor's code, so it is reported here
+            self._fail(errno.EINVAL)
+
+    def _become_job(self, output: int, cgroup: Cgroup | None, supervisor: int) -> None:
+        record = self._directory.read(jobdir.SPEC)
+        if record is None:
+            raise FileNotFoundError(errno.ENOENT, "the job directory has no spec", jobdir.SPEC)
+        spec, launch_ = record["job"]["spec"], record["launch"]
+        self._at("cgroup")
+        if cgroup is not None:
+            cgroup.add(0)
+        if launch_["cgroup"] is not None:
+            for file, value in launch_.get("limits", ()):
+                self._at("limit", file)
+                Cgroup(launch_["cgroup"]).write(file, value)
+        self._at("session")
+        os.setsid()
+        if os.geteuid() == 0:
+            os.fchown(output, launch_["uid"], -1)  # else the job may not open /dev/stdout
+        null = os.open(os.devnull, os.O_RDONLY)
+        for target, source in enumerate((null, output, output)):
+            os.dup2(source, target)
+        self._record_start(sync=launch_["sync"])
+        os.umask(_UMASK)
+        with suppress(PermissionError):  # it is above 0, and only root may lower it: not the supervisor's then
+            sandbox.set_oom_score(0)
+        self._at("setuid")
+        sandbox.give_up_privileges(sandbox.Identity(launch_["uid"], launch_["gid"], launch_["groups"]))
+        syscalls.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != supervisor:  # it died before it could be told of
+            os._exit(127)
+        self._at("chdir", spec["cwd"])
+        os.chdir(spec["cwd"])
+        self._at("exec", spec["argv"][0])
+        sandbox.unblock_signals()
+        _execute(spec["argv"], launch_["env"])
+
+    def _record_start(self, *, sync: bool) -> None:
+        """Keep who this is before it is anybody who could do harm: no process of a job is without a record."""
+        self._at("prepare")
+        started = time_text(datetime.now(UTC))
+        identity: Record = process.identify(os.getpid())._asdict()
+        self._directory.write(jobdir.STARTED, {"time": started, "process": identity}, sync=sync)
+        os.write(self._report, started.encode())
+
+    def _at(self, stage: str, subject: str = "") -> None:
+        self._stage = stage
+        self._subject = subject
+
+    def _fail(self, number: int) -> None:
+        failed = {"number": number, "stage": self._stage, "subject": self._subject[:_MAX_SUBJECT_CHARS]}
+        os.write(self._report, b"\n" + json.dumps(failed).encode())
 
 
-def _execute(paths: list[bytes], argv: list[bytes], env: dict[bytes, bytes]) -> NoReturn:
-    """Execute the first candidate that can be, as execvp(3) does; raise the error that says most."""
+def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
+    """Execute the first file that may be meant and can be executed, as execvp(3); raise the error that says most."""
     refused: OSError | None = None
     missing: OSError | None = None
-    for path in paths:
+    for path in _candidates(argv[0], env.get("PATH", "")):
         try:
             os.execve(path, argv, env)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -153,3 +190,10 @@ def _execute(paths: list[bytes], argv: list[bytes], env: dict[bytes, bytes]) -> 
         except PermissionError as error:
             refused = error
     raise refused or missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _candidates(program: str, path: str) -> list[str]:
+    """The files that may be meant by a program's name, in the order of PATH."""
+    if "/" in program:
+        return [program]
+    return [os.path.join(directory or ".", program) for directory in path.split(":")]

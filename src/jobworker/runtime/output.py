@@ -21,7 +21,7 @@ class OutputPump:
     goes on all the same.
     """
 
-    def __init__(self, file: int, *, uid: int) -> None:
+    def __init__(self, file: int) -> None:
         self.size = 0
         self.dropped = 0
         self.ended = False  # whether every process has closed the write end, so that nothing more comes
@@ -30,8 +30,6 @@ class OutputPump:
         os.set_blocking(self.read_end, False)
         with suppress(PermissionError):  # the user's share of pipe memory is used up: the usual 64 KiB do, more slowly
             fcntl.fcntl(self.read_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        if os.geteuid() == 0:
-            os.fchown(self.write_end, uid, -1)  # else the job may not open /dev/stdout
 
     def close_write_end(self) -> None:
         """Leave the write end to the job, so that its last process's end is the end of the output."""

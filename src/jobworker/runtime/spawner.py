@@ -1,76 +1,129 @@
-"""The spawner: a small, warm process that forks supervisors, because a daemon that has loaded gRPC must not fork.
+"""The spawner: a small process that keeps supervisors ready, because a daemon that has loaded gRPC must not fork.
 
 It is started by posix_spawn, with its request socket as descriptor 3, and ends when the daemon closes the other end.
+A few forked children wait for requests on that same socket, and the kernel hands each request to one of them: so no
+start has to wait for a fork. The spawner itself takes no request. It only sees that a child waits no more, since it has
+become a supervisor or has died, and forks the next.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import resource
+import select
 import signal
 import socket
+import struct
 import sys
 import traceback
-from collections.abc import Callable
 from typing import NoReturn
 
 from jobworker.linux import sandbox, syscalls
 from jobworker.runtime import burial, protocol, supervisor
 from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.rehearsal import rehearse
 
 REQUESTS = 3  # the descriptor of the request socket
+WAITING = 4  # in a child: the write end of the pipe whose hang-up says that it waits no more
+SPARE = 4  # children that wait for requests
+FORK_RETRY = 0.1  # seconds between tries to fork when the system has no more processes to give
 
-Task = Callable[[JobDir, socket.socket], None]
-TASKS: dict[str, tuple[Task, str]] = {
-    "supervise": (supervisor.supervise, "jw-supervisor"),
-    "bury": (burial.bury, "jw-burial"),
-}
+_DESCRIPTORS = struct.Struct(f"{protocol.DESCRIPTORS}i")
 
 
-def main() -> None:
-    """Serve the request socket until the daemon has gone."""
+def main(scratch: str, cgroup: str, soft: str, hard: str) -> None:
+    """Keep children ready until the daemon has gone.
+
+    For `scratch` and `cgroup` (empty: none) see `rehearse`; `soft` and `hard` limit the files that jobs may open.
+    """
     os.closerange(REQUESTS + 1, os.sysconf("SC_OPEN_MAX"))  # whatever the daemon has left open
     os.set_inheritable(REQUESTS, False)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))
     os.umask(0o077)
     sandbox.default_signals()
     syscalls.set_process_name("jw-spawner")
-    # Children that exit are nobody's concern here; the kernel reaps them at once.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     requests = socket.socket(fileno=REQUESTS)
+    fillers = rehearse(scratch, cgroup or None)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    syscalls.set_process_name("jw-spawner")
     gc.disable()  # a collection in a child would touch, and so copy, every page that it shares with this process
     gc.collect()
     gc.freeze()
+    _keep_spares(requests)
+    del fillers  # not before
+
+
+def _keep_spares(requests: socket.socket) -> None:
+    """Have `SPARE` children wait. Each holds the write end of a pipe, whose hang-up says that it waits no more."""
+    poller = select.poll()
+    poller.register(REQUESTS, 0)  # for the hang-up alone
+    spares: set[int] = set()
     while True:
-        packet, fds, _flags, _peer = socket.recv_fds(requests, protocol.MAX_MESSAGE_BYTES, protocol.DESCRIPTORS)
-        if not packet:
-            return
-        for fd in fds:  # a job would have them otherwise; recv_fds ignores MSG_CMSG_CLOEXEC up to Python 3.12
-            os.set_inheritable(fd, False)
-        task, name = TASKS[protocol.decode(packet)["op"]]
-        try:
-            child = os.fork()
-        except OSError:  # no more processes for now; that the descriptors are closed tells who has asked
-            traceback.print_exc()
-            child = -1
-        if child == 0:
-            requests.close()
-            _become(task, name, fds)
-        for fd in fds:
+        while len(spares) < SPARE and (spare := _fork_spare(requests)) is not None:
+            spares.add(spare)
+            poller.register(spare, 0)
+        for fd, _ in poller.poll(None if len(spares) == SPARE else FORK_RETRY * 1000):
+            if fd == REQUESTS:
+                _let_end(spares)
+                return
+            poller.unregister(fd)
+            spares.remove(fd)
             os.close(fd)
 
 
-def _become(task: Task, name: str, fds: list[int]) -> NoReturn:
-    """Do a task in a forked child and exit. `fds` are the job's directory, its lock and its control socket."""
+def _fork_spare(requests: socket.socket) -> int | None:
+    """Fork a child that waits for a request; the descriptor that tells when it does not any more."""
+    try:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if os.fork() == 0:
+            os.dup2(write_end, WAITING, inheritable=False)
+            os.closerange(WAITING + 1, write_end + 1)  # it is the highest: those of the other spares are below
+            _serve(requests)
+    except OSError:
+        os.close(read_end)
+        return None
+    finally:
+        os.close(write_end)
+    return read_end
+
+
+def _let_end(spares: set[int]) -> None:
+    """Wait for the children that wait: the hang-up ends them, too."""
+    for spare in spares:
+        os.read(spare, 1)
+
+
+def _serve(requests: socket.socket) -> NoReturn:
+    """Wait for a request, do it, and exit."""
     status = 1
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        syscalls.set_process_name(name)
-        directory, _lock, listener = fds
-        task(JobDir(directory), socket.socket(fileno=listener))
+        syscalls.set_process_name("jw-spare")
+        supervisor.prepare()
+        packet, ancillary, _, _ = requests.recvmsg(
+            protocol.MAX_MESSAGE_BYTES, socket.CMSG_SPACE(_DESCRIPTORS.size), socket.MSG_CMSG_CLOEXEC
+        )
+        requests.close()
+        os.close(WAITING)
+        if packet:
+            _do(protocol.decode(packet), *_DESCRIPTORS.unpack(ancillary[0][2]))
         status = 0
     except BaseException:  # noqa: BLE001 - the end of the process: the log of the spawner is the place to say why
         traceback.print_exc()
         sys.stderr.flush()
     finally:
         os._exit(status)  # the lock goes with it, which tells everybody
+
+
+def _do(request: protocol.Message, directory: int, _lock: int, listener: int) -> None:
+    control = socket.socket(fileno=listener)
+    if request["op"] == "supervise":
+        supervisor.supervise(JobDir(directory), control, request["job"])
+    else:
+        syscalls.set_process_name("jw-burial")
+        burial.bury(JobDir(directory), control)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -16,15 +17,16 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from jobworker.core.job import DEFAULT_GRACE, JobEnd, StopRequest
-from jobworker.core.records import Record, end_record, stop_from, stop_record, time_text
+from jobworker.core.records import Record, end_record, stop_from, stop_record
 from jobworker.core.spec import ChildPolicy
 from jobworker.core.state import Cause
-from jobworker.linux import process, sandbox, syscalls
+from jobworker.core.usage import Usage
+from jobworker.linux import process, sandbox, syscalls, usage
 from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.launch import LaunchError, Program, launch
+from jobworker.runtime.launch import LaunchError, launch
 from jobworker.runtime.output import OutputPump
 from jobworker.runtime.protocol import Message
 from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
@@ -36,52 +38,67 @@ KILL_INTERVAL = 0.02
 MAX_KILL_INTERVAL = 1.0
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
 MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
-MAX_SUBJECT_CHARS = 1000  # of a program that could not be started: the message has to fit into a packet
 CGROUP_PATIENCE = 5.0  # seconds that an empty cgroup may refuse to go, as the kernel lets go of it lazily
 
+# Replies to requests; see `protocol`.
+DONE: Message = {"ok": True}
+ENDED: Message = {"ok": False}
 
-def supervise(directory: JobDir, listener: socket.socket) -> None:
-    """Run the job of a directory to its end. The caller holds the directory's lock until it exits."""
+
+def prepare() -> None:
+    """What every supervisor does to itself, whatever its job will be."""
     syscalls.set_child_subreaper()
     with suppress(OSError):  # needs a right that only root has
         sandbox.set_oom_score(OOM_SCORE)
-    record = directory.read(jobdir.SPEC)
-    if record is None:
-        raise FileNotFoundError(errno.ENOENT, "the job directory has no spec", jobdir.SPEC)
-    syscalls.set_process_name(f"jw-sup {record['job']['id']}")
-    Supervisor(directory, listener, record).run()
+
+
+def supervise(directory: JobDir, listener: socket.socket, job: Record) -> None:
+    """Run the job of a directory to its end. The caller holds the directory's lock until it exits.
+
+    `job` is what a supervisor has to know of it: see `protocol`.
+    """
+    syscalls.set_process_name(f"jw-sup {job['id']}")
+    Supervisor(directory, listener, job).run()
 
 
 class Supervisor:
     """One job from its start to its end."""
 
-    def __init__(self, directory: JobDir, listener: socket.socket, record: Record) -> None:
+    def __init__(self, directory: JobDir, listener: socket.socket, job: Record) -> None:
         self._directory = directory
-        self._spec: Record = record["job"]["spec"]  # checked when it was made; a `JobSpec` would cost every supervisor
-        self._launch: Record = record["launch"]
-        self._sync: bool = self._launch["sync"]
+        self._sync: bool = job["sync"]
+        self._waits_for_children: bool = job["child_policy"] == ChildPolicy.WAIT
+        self._oom_group: bool = job["oom_group"]
         self._poller = select.poll()
         self._control = Control(listener, self._poller, self._handle_request)
         self._wakeup = _wake_on_child_exit()
         self._poller.register(self._wakeup, select.POLLIN)
         self._cgroup_events = -1
-        cgroup = self._launch["cgroup"]
+        self._memory_events = -1
+        cgroup = job["cgroup"]
         self._tree: Tree = DescendantTree() if cgroup is None else CgroupTree(Cgroup(cgroup))
         self._leader = 0
         self._leader_code: int | None = None  # as subprocess has it: an exit code, or a signal's number negated
         self._cause: Cause | None = None  # set by who ends the job first; `None` while nobody has
         self._stop: StopRequest | None = None
-        self._time_limit_at: float | None = None  # deadlines are of time.monotonic()
+        self._started_at = 0.0  # this and all deadlines are of time.monotonic()
+        self._time_limit: float | None = job["time_limit"]  # seconds; of a paused job those that are left
+        self._time_limit_at: float | None = None  # `None` if there is none, or while the job is paused
         self._kill_at: float | None = None
         self._killing = False
         self._kill_interval = KILL_INTERVAL
+        self._paused = False
+        self._oom_kills_survived = 0
 
     def run(self) -> None:
         """Start, watch and end the job."""
         try:
             self._start()
-        except (LaunchError, OSError) as error:
+        except LaunchError as error:
             self._report_failure(error)
+            return
+        except OSError as error:
+            self._report_failure(LaunchError(error.errno or errno.EIO, "prepare"))
             return
         while not self._over():
             self._wait()
@@ -90,32 +107,30 @@ class Supervisor:
     # Start
 
     def _start(self) -> None:
-        launch_ = self._launch
-        self._pump = OutputPump(self._directory.create_output(), uid=launch_["uid"])
-        if self._tree.cgroup is not None:
-            self._tree.cgroup.create()
-        program = Program(
-            argv=self._spec["argv"],
-            env=launch_["env"],
-            cwd=self._spec["cwd"],
-            identity=sandbox.Identity(launch_["uid"], launch_["gid"], launch_["groups"]),
-        )
-        self._leader = launch(program, output=self._pump.write_end, cgroup=self._tree.cgroup)
+        cgroup = self._tree.cgroup
+        self._pump = OutputPump(self._directory.create_output())
+        if cgroup is not None:
+            cgroup.create()
+        self._leader, started = launch(self._directory, output=self._pump.write_end, cgroup=cgroup)
+        self._started_at = time.monotonic()
         self._pump.close_write_end()
         self._poller.register(self._pump.read_end, select.POLLIN)
-        if self._tree.cgroup is not None:
-            self._cgroup_events = self._tree.cgroup.open_events()
+        if cgroup is not None:
+            self._cgroup_events = cgroup.open_events()
             self._poller.register(self._cgroup_events, select.POLLPRI)
-        if self._spec["time_limit"] is not None:
-            self._time_limit_at = time.monotonic() + self._spec["time_limit"]
-        started = time_text(datetime.now(UTC))
-        identity = process.identify(self._leader)
-        self._directory.write(jobdir.STARTED, {"time": started, "process": identity._asdict()}, sync=self._sync)
+            if not self._oom_group:
+                self._watch_memory(cgroup)
+        self._start_clock()
         self._control.tell("started", time=started)
         with suppress(OSError):  # full already: then the end has to wait for room
             self._directory.reserve(jobdir.EXIT)
 
-    def _report_failure(self, error: LaunchError | OSError) -> None:
+    def _watch_memory(self, cgroup: Cgroup) -> None:
+        with suppress(FileNotFoundError):  # no memory controller: nothing is killed for its sake
+            self._memory_events = cgroup.open_memory_events()
+            self._poller.register(self._memory_events, select.POLLPRI)
+
+    def _report_failure(self, error: LaunchError) -> None:
         """Leave nothing of the job, then say why it could not be started."""
         if self._leader:
             self._tree.kill()
@@ -127,9 +142,7 @@ class Supervisor:
             self._remove_cgroup(self._tree.cgroup)
         with suppress(FileNotFoundError):
             self._directory.delete_output()
-        stage = error.stage if isinstance(error, LaunchError) else "prepare"
-        subject = self._spec["cwd"] if stage == "chdir" else self._spec["argv"][0]
-        self._control.tell("failed", errno=error.errno or errno.EIO, stage=stage, subject=subject[:MAX_SUBJECT_CHARS])
+        self._control.tell("failed", errno=error.errno, stage=error.stage, subject=error.subject)
 
     # Watch
 
@@ -138,7 +151,7 @@ class Supervisor:
         self._reap()
         now = time.monotonic()
         if self._cause is None:
-            if self._leader_code is not None and self._spec["child_policy"] == ChildPolicy.KILL:
+            if self._leader_code is not None and not self._waits_for_children:
                 self._killing = True
             elif self._time_limit_at is not None and now >= self._time_limit_at:
                 self._begin_end(Cause.TIMED_OUT, signal.SIGTERM, DEFAULT_GRACE)
@@ -163,6 +176,8 @@ class Supervisor:
                     os.read(fd, 4096)
             elif fd == self._cgroup_events:
                 os.pread(fd, 4096, 0)  # reading it takes the event back
+            elif fd == self._memory_events:
+                self._note_oom_kills()
             else:
                 self._control.handle(fd)
 
@@ -185,25 +200,29 @@ class Supervisor:
 
     # Requests
 
-    def _handle_request(self, request: Message) -> bool:
-        """Do what a daemon asks for; `False` if the job has ended."""
+    def _handle_request(self, request: Message) -> Message:
+        """Do what a daemon asks for, and answer."""
         if self._over_or_ending_by_itself():
-            return False
+            return ENDED
         match request["op"]:
             case "stop":
                 self._handle_stop(stop_from(request["stop"]))
             case "signal":
                 self._signal_group(request["signal"])
+            case "pause" | "resume" as operation:
+                return self._set_paused(paused=operation == "pause")
+            case "limits":
+                return self._change_limits(request)
             case _:
                 raise ValueError(f"unknown request {request['op']!r}")
-        return True
+        return DONE
 
     def _over_or_ending_by_itself(self) -> bool:
         """Whether the job's end is decided and no stop can be the reason for it."""
         self._reap()
         if self._cause is Cause.STOPPED:
             return False
-        return self._leader_code is not None and (self._spec["child_policy"] == ChildPolicy.KILL or self._tree.empty)
+        return self._leader_code is not None and (not self._waits_for_children or self._tree.empty)
 
     def _handle_stop(self, stop: StopRequest) -> None:
         if self._cause is None:
@@ -212,6 +231,42 @@ class Supervisor:
             self._begin_end(Cause.STOPPED, stop.signal, stop.grace)
         else:  # it is ending: a second request can only hurry it
             self._hurry(stop.grace)
+
+    def _set_paused(self, *, paused: bool) -> Message:
+        """Have the job stand still, and its time limit with it, or let both go on."""
+        cgroup = self._tree.cgroup
+        if cgroup is None:
+            return _refused(OSError(errno.EOPNOTSUPP, "", "cgroup.freeze"))
+        if self._cause is not None:  # it is about to end, which pausing must not put off
+            return ENDED
+        if paused != self._paused:
+            try:
+                (cgroup.freeze if paused else cgroup.thaw)()
+            except OSError as error:  # a process that is deep in the kernel, most likely: all go on
+                return _refused(error)
+            self._paused = paused
+            (self._stop_clock if paused else self._start_clock)()
+            self._control.tell("paused", paused=paused)
+        return DONE
+
+    def _start_clock(self) -> None:
+        if self._time_limit is not None:
+            self._time_limit_at = time.monotonic() + self._time_limit
+
+    def _stop_clock(self) -> None:
+        if self._time_limit_at is not None:
+            self._time_limit = self._time_limit_at - time.monotonic()
+            self._time_limit_at = None
+
+    def _change_limits(self, request: Message) -> Message:
+        if self._tree.cgroup is None:
+            raise ValueError("this job has no cgroup")
+        try:
+            self._tree.cgroup.write_all(request["writes"])
+        except OSError as error:
+            return _refused(error)
+        self._directory.write(jobdir.LIMITS, {"limits": request["limits"]}, sync=self._sync)
+        return DONE
 
     def _signal_group(self, number: int) -> None:
         if self._leader_code is None:
@@ -222,6 +277,8 @@ class Supervisor:
     def _begin_end(self, cause: Cause, number: int, grace: timedelta) -> None:
         self._cause = cause
         self._kill_at = time.monotonic() + grace.total_seconds()
+        if self._paused and self._tree.cgroup is not None:
+            self._tree.cgroup.thaw()  # a kill would reach it as it is; the signal would not
         if grace:
             self._tree.signal(signal.SIGCONT)  # first, so that a process that is stopped sees the signal
             self._tree.signal(number)
@@ -234,14 +291,17 @@ class Supervisor:
 
     def _finish(self) -> None:
         self._pump.drain()
-        for fd in (self._pump.read_end, self._wakeup, self._cgroup_events):
-            with suppress(KeyError, ValueError):  # at the end of the output it is unregistered already; no cgroup is -1
+        for fd in (self._pump.read_end, self._wakeup, self._cgroup_events, self._memory_events):
+            with suppress(
+                KeyError, ValueError
+            ):  # at the end of the output it is unregistered already; one that is not open is -1
                 self._poller.unregister(fd)
         if self._sync:
             with suppress(OSError):  # a disk that fails: the end is known all the same, and has to be told
                 os.fsync(self._pump.file)
         code = self._leader_code
-        cause = self._cause or (Cause.SIGNALED if code is not None and code < 0 else Cause.EXITED)
+        used = self._usage()
+        cause = self._cause or self._natural_cause(used)
         end = JobEnd(
             cause=cause,
             end_time=datetime.now(UTC),
@@ -249,6 +309,7 @@ class Supervisor:
             signal=-code if code is not None and code < 0 else None,
             output_bytes=self._pump.size,
             output_dropped_bytes=self._pump.dropped,
+            usage=used,
         )
         stop = None if self._stop is None else stop_record(self._stop)
         record = {"end": end_record(end), "stop": stop}
@@ -257,6 +318,31 @@ class Supervisor:
         self._control.tell("ended")
         if self._tree.cgroup is not None:
             self._remove_cgroup(self._tree.cgroup)
+
+    def _usage(self) -> Usage:
+        """What the job has used; without a cgroup, what those of its processes have that were waited for."""
+        wall_seconds = time.monotonic() - self._started_at
+        if self._tree.cgroup is not None:
+            return usage.read(self._tree.cgroup.path, wall_seconds)
+        reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+        user, system = reaped.ru_utime, reaped.ru_stime
+        return Usage(wall_seconds=wall_seconds, cpu_seconds=user + system, user_seconds=user, system_seconds=system)
+
+    def _natural_cause(self, used: Usage) -> Cause:
+        """Why a job ended that nobody has ended. The counter of its cgroup was 0 at its start: the group was new."""
+        if self._leader_code is None or self._leader_code >= 0:
+            return Cause.EXITED
+        killed_for_memory = (used.oom_kills or 0) > self._oom_kills_survived
+        return Cause.OOM_KILLED if -self._leader_code == signal.SIGKILL and killed_for_memory else Cause.SIGNALED
+
+    def _note_oom_kills(self) -> None:
+        """Processes that the kernel has killed for want of memory, while the first one lives on."""
+        os.pread(self._memory_events, 4096, 0)  # reading it takes the event back
+        if self._tree.cgroup is None:
+            return
+        kills = self._tree.cgroup.oom_kills()  # before the look: a kill of the first process must not be counted here
+        if self._leader_code is None and not process.is_dying(self._leader):
+            self._oom_kills_survived = kills
 
     def _try_to_record(self, record: Record) -> bool:
         try:
@@ -276,6 +362,10 @@ class Supervisor:
         deadline = time.monotonic() + CGROUP_PATIENCE
         while not cgroup.remove() and time.monotonic() < deadline:
             time.sleep(KILL_INTERVAL)  # the kernel tells nobody when it has let go of an empty group
+
+
+def _refused(error: OSError) -> Message:
+    return {"ok": False, "refused": {"errno": error.errno, "file": error.filename}}
 
 
 def _wake_on_child_exit() -> int:

@@ -56,6 +56,11 @@ async def test_an_exit_code_and_a_signal_are_told_apart(worker: Worker) -> None:
         assert job.create_time <= ended.start_time <= end.end_time <= datetime.now(UTC)
 
 
+def waits(supervisor: int, *, after: Path) -> bool:
+    """Whether a supervisor has done all that belongs to a start, the last of which is a file, and sleeps."""
+    return after.exists() and " S " in Path(f"/proc/{supervisor}/stat").read_text()
+
+
 async def test_a_stop_after_a_natural_end_is_too_late(worker: Worker, gate: Gate, state_dir: Path) -> None:
     """A stop that comes when the first process has exited, and before its supervisor has noticed, changes nothing."""
     job = await worker.start(shell(f"echo ready; read x < {gate.path}; exit 7"), "ada")
@@ -66,6 +71,8 @@ async def test_a_stop_after_a_natural_end_is_too_late(worker: Worker, gate: Gate
     with JobDir.open(state_dir / "jobs" / job.id) as directory, directory.connect() as control:
         control.settimeout(LIMIT)
         assert protocol.decode(control.recv(protocol.MAX_MESSAGE_BYTES))["event"] == "started"
+        while not waits(supervisor, after=state_dir / "jobs" / job.id / "exit.json.new"):
+            pass
         os.kill(supervisor, signal.SIGSTOP)
         gate.open()
         gone([leader])  # a zombie, until its supervisor goes on

@@ -57,9 +57,13 @@ def frost(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Frost]:
 
 async def launching(state_dir: Path) -> str:
     """The id of the job whose program is about to be executed."""
-    while not (found := list((state_dir / "jobs").glob("*/output"))):  # noqa: ASYNC110 - it hangs there
+    while not (found := [job for job in (state_dir / "jobs").iterdir() if _is_launching(job)]):  # noqa: ASYNC110 - it hangs there
         await asyncio.sleep(0.002)
-    return found[0].parent.name
+    return found[0].name
+
+
+def _is_launching(job: Path) -> bool:
+    return (job / "output").exists() and not (job / "started.json").exists()
 
 
 async def test_a_supervisor_that_dies_while_it_starts_a_job_has_lost_it(
@@ -67,6 +71,7 @@ async def test_a_supervisor_that_dies_while_it_starts_a_job_has_lost_it(
 ) -> None:
     """The program may have run: the job is LOST, no process is left, and its request id starts no second one."""
     request_id = str(uuid.uuid4())
+    await worker.start(shell("true"), "ada")  # what the spawner does before the first job is over
     frost.freeze()
     start = asyncio.ensure_future(worker.start(shell("echo x"), "ada", request_id))
     supervisor = supervisor_of(await launching(state_dir))
@@ -86,6 +91,9 @@ async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_di
     """Whoever cancels it, before or after the program runs, gets nothing: no process, no directory, no cgroup."""
     state_dir.mkdir()
     async with LocalExecutor.open(LocalSettings(directory=state_dir)) as executor:
+        first = accepted_job(spec=shell("true"))  # what the spawner does before it is over
+        await (await executor.start(first)).outcome()
+        await executor.remove(first.id)
         frost.freeze()
         start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4271"))))
         job_id = await launching(state_dir)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobworker.core.errors import InvalidArgumentError
+from jobworker.executors.local import BURY
 from jobworker.executors.output import FileOutput, GrowthWatch
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.user import JobUser
@@ -46,16 +47,16 @@ def test_only_root_may_choose_another_user() -> None:
 async def test_a_spawner_that_has_died_is_replaced(tmp_path: Path) -> None:
     """By the next request; nothing of the old one is left, and closing ends the new one."""
     files = sorted(open_files())
-    spawner = Spawner(tmp_path / "log")
+    spawner = Spawner(tmp_path, None)
     spawner.start()
     first = spawner.pid
     os.kill(first, signal.SIGKILL)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as any_descriptor:
-        await spawner.request("bury", [any_descriptor.fileno()] * 3)
+        await spawner.request(BURY, [any_descriptor.fileno()] * 3)
         gone([first])
         while spawner.pid == first or not spawner.pid:  # the first request may have gone to the dying one
             await asyncio.sleep(0)
-            await spawner.request("bury", [any_descriptor.fileno()] * 3)
+            await spawner.request(BURY, [any_descriptor.fileno()] * 3)
     second = spawner.pid
     await spawner.close()
     gone([second])
@@ -67,7 +68,7 @@ async def test_a_spawner_without_a_log_is_an_error_and_leaves_nothing(tmp_path: 
     """Also no descriptor."""
     files = sorted(open_files())
     with pytest.raises(FileNotFoundError):
-        Spawner(tmp_path / "no" / "log").start()
+        Spawner(tmp_path / "no", None).start()
     assert sorted(open_files()) == files
 
 

@@ -100,9 +100,9 @@ class Talk:
                 self.control.handle(fd)
 
 
-def accept(request: Message) -> bool:
+def accept(request: Message) -> Message:
     """Take stops and signals as they are, as a supervisor does; anything else is an error."""
-    return {"stop": True, "signal": False}[request["op"]]
+    return {"ok": {"stop": True, "signal": False}[request["op"]]}
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def content(directory: JobDir) -> bytes:
 
 def test_a_pump_keeps_all_and_ends_with_the_last_writer(directory: JobDir) -> None:
     """Its size is the file's; the pipe's end is its end."""
-    pump = OutputPump(directory.create_output(), uid=os.geteuid())
+    pump = OutputPump(directory.create_output())
     assert directory.output_size() == 0
     assert not pump.pump()
     os.write(pump.write_end, b"one\0")
@@ -224,7 +224,7 @@ from jobworker.linux import sandbox
 from jobworker.runtime.output import OutputPump
 sandbox.default_signals()  # as in a supervisor, which SIGXFSZ must not end either
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-pump = OutputPump(os.open({str(tmp_path / "output")!r}, os.O_WRONLY | os.O_CREAT), uid=os.geteuid())
+pump = OutputPump(os.open({str(tmp_path / "output")!r}, os.O_WRONLY | os.O_CREAT))
 total = 0
 for _ in range(5):
     total += os.write(pump.write_end, b"x" * 60_000)
@@ -260,7 +260,8 @@ user = dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
 launch = dict(env={{"PATH": "/bin:/usr/bin"}}, cgroup=None, boot_id="", sync=True, **user)
 directory.write("spec.json", {{"job": job_record(job), "launch": launch}}, sync=False)
 sandbox.default_signals()
-supervisor.supervise(directory, directory.listen())
+job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, sync=True)
+supervisor.supervise(directory, directory.listen(), job)
 """
     subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[directory.fd])
     record = directory.read("exit.json")

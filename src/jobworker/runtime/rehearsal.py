@@ -1,0 +1,84 @@
+"""A few jobs that do nothing, run by the spawner itself before it forks anything.
+
+A process of Python writes to its memory whatever it runs: caches are filled and code is specialised by the first rounds
+through it. Done once here, all supervisors share the result; else each would keep a copy of its own. Memory is laid out
+with the same intent: what a supervisor allocates is to lie together and not in the gaps between what it shares.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from contextlib import suppress
+
+from jobworker.core.records import Record
+from jobworker.linux import process
+from jobworker.runtime import jobdir, supervisor
+from jobworker.runtime.jobdir import JobDir
+
+ROUNDS = 10  # the interpreter specialises code that has run eight times
+
+# CPython's small objects: pools of 16 KiB (4 KiB before 3.10), each for blocks of one size, a multiple of 16 bytes.
+_POOL_BYTES = 16 * 1024
+_POOL_HEADER_BYTES = 48
+_BLOCK_BYTES = range(48, 513, 16)
+
+
+def rehearse(scratch: str, cgroup: str | None) -> list[bytes]:
+    """Run the rounds in a directory that is made for each, each in a new cgroup below the given one.
+
+    Whatever fails is left to the first job to report. Keep what is returned: it fills the gaps.
+    """
+    with suppress(OSError, ValueError):
+        for number in range(ROUNDS):
+            _run(scratch, None if cgroup is None else f"{cgroup}/rehearsal-{os.getpid()}-{number}")
+    signal.set_wakeup_fd(-1)
+    gc.collect()  # closes what the rounds have left open
+    return _fill_gaps()
+
+
+def _run(scratch: str, cgroup: str | None) -> None:
+    _remove(scratch)  # what a spawner has left that was killed
+    with JobDir.create(scratch) as directory:
+        directory.write(jobdir.SPEC, _spec(cgroup), sync=False)
+        with directory.listen() as listener, directory.connect():
+            job = {"id": "rehearsal", "cgroup": cgroup, "child_policy": "KILL", "time_limit": 60.0}
+            supervisor.supervise(directory, listener, {**job, "oom_group": True, "sync": False})
+    _remove(scratch)
+
+
+def _remove(directory: str) -> None:
+    with suppress(FileNotFoundError):
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+
+
+def _spec(cgroup: str | None) -> Record:
+    launch: Record = {
+        "env": {"PATH": os.defpath},
+        "uid": os.geteuid(),
+        "gid": os.getegid(),
+        "groups": [],
+        "cgroup": cgroup,
+    }
+    return {
+        "job": {"id": "rehearsal", "spec": {"argv": ["echo"], "cwd": "/"}},
+        "launch": {**launch, "boot_id": process.boot_id(), "sync": False},
+    }
+
+
+def _fill_gaps() -> list[bytes]:
+    """Allocate blocks of every size until each comes from a pool that was empty."""
+    fillers: list[bytes] = []
+    for size in _BLOCK_BYTES:
+        pools: set[int] = set()
+        while True:
+            filler = bytes(size - bytes.__basicsize__)
+            fillers.append(filler)
+            pool, offset = divmod(id(filler), _POOL_BYTES)
+            if pool not in pools and offset <= _POOL_HEADER_BYTES:  # the first block of a pool
+                break
+            pools.add(pool)
+    return fillers
