@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+
+from jobworker.core.errors import InvalidArgumentError
+
+# What the kernel can express: cpu.max takes at least 1 ms of each period, which is 100 ms here; more CPUs it does not
+# support anywhere; there are no more pids than PID_MAX_LIMIT.
+MIN_CPUS, MAX_CPUS = 0.01, 8192
+MIN_MEMORY, MAX_MEMORY = 1, 2**63 - 1
+MAX_PIDS = 4_194_304
+MIN_WEIGHT, MAX_WEIGHT = 1, 10_000
+MAX_BYTE_RATE, MAX_OPERATION_RATE = 2**63 - 1, 2**32 - 2  # more operations would mean "unlimited"
+MAX_DEVICES = 16  # that one job can limit; each is a line of the kernel's and a disk to be found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IoLimit:
-    """Limits of one block device; `None` is unlimited.
+    """Limits of one block device; `None` is unlimited. Valid once built; raises `InvalidArgumentError`.
 
     `device` is the path of the device or of any file on it; `None` means the disk under the working directory. Rates
     are per second, in bytes and in operations.
@@ -19,10 +31,20 @@ class IoLimit:
     read_operations_per_second: int | None = None
     write_operations_per_second: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.device is not None and (not self.device.startswith("/") or "\0" in self.device):
+            raise InvalidArgumentError(
+                "limits.io.device", f"{self.device!r} is not absolute; name a block device, or a file or folder on it"
+            )
+        for name in ("read", "write"):
+            _check(f"io.{name}_bytes_per_second", getattr(self, f"{name}_bytes_per_second"), 1, MAX_BYTE_RATE)
+            operations = f"{name}_operations_per_second"
+            _check(f"io.{operations}", getattr(self, operations), 1, MAX_OPERATION_RATE)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Resource limits of a job; `None` means the server's default.
+    """Resource limits of a job; `None` means the server's default. Valid once built; raises `InvalidArgumentError`.
 
     `cpus` is in cores, `memory`, `memory_high` and `swap` are in bytes, `pids` counts processes and threads, the
     weights go from 1 to 10000 (the kernel's default is 100), `cpuset` has the kernel's list form ("0-3,6").
@@ -39,6 +61,46 @@ class Limits:
     io: tuple[IoLimit, ...] = ()
     io_weight: int | None = None
 
+    def __post_init__(self) -> None:
+        _check("cpus", self.cpus, MIN_CPUS, MAX_CPUS)
+        _check("cpu_weight", self.cpu_weight, MIN_WEIGHT, MAX_WEIGHT)
+        _check("memory", self.memory, MIN_MEMORY, MAX_MEMORY)
+        _check("memory_high", self.memory_high, MIN_MEMORY, MAX_MEMORY)
+        _check("swap", self.swap, 0, MAX_MEMORY)
+        _check("pids", self.pids, 1, MAX_PIDS)
+        _check("io_weight", self.io_weight, MIN_WEIGHT, MAX_WEIGHT)
+        if self.cpuset is not None:
+            for _ in cpu_ranges(self.cpuset):  # which is the check
+                pass
+        if len(self.io) > MAX_DEVICES:
+            raise InvalidArgumentError("limits.io", f"names {len(self.io)} devices; at most {MAX_DEVICES} are possible")
+        if len({limit.device for limit in self.io}) < len(self.io):
+            raise InvalidArgumentError("limits.io", "names a device twice")
+
     def requested(self) -> tuple[str, ...]:
         """Names of the limits that are set, in the order of their declaration."""
         return tuple(field.name for field in fields(self) if getattr(self, field.name) not in (None, ()))
+
+
+def cpu_ranges(cpuset: str) -> Iterator[range]:
+    """The CPUs of a list such as "0-3,6". Raises `InvalidArgumentError`."""
+    for part in cpuset.split(","):
+        first, dash, last = part.partition("-")
+        if not _is_cpu(first) or (dash and not _is_cpu(last)):
+            raise InvalidArgumentError("limits.cpuset", f"{cpuset!r} is no list of CPUs; write one such as 0-3,6")
+        start, stop = int(first), int(last or first)
+        if start > stop:
+            raise InvalidArgumentError("limits.cpuset", f"{part!r} ends before it begins; write {stop}-{start}")
+        yield range(start, stop + 1)
+
+
+def _is_cpu(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(MAX_CPUS)) and int(text) < MAX_CPUS
+
+
+def _check(name: str, value: float | None, minimum: float, maximum: float) -> None:
+    """Refuse what is out of range; so is a NaN."""
+    if value is None or minimum <= value <= maximum:
+        return
+    bound = f"at most {maximum}" if value > maximum else f"at least {minimum}"
+    raise InvalidArgumentError(f"limits.{name}", f"{value} cannot be; it has to be {bound}")

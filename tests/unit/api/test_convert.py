@@ -42,7 +42,7 @@ FULL_SPEC = JobSpec(
         swap=0,
         oom_group=False,
         pids=100,
-        io=(IoLimit(), IoLimit(device="/dev/vda", read_bytes_per_second=0, write_operations_per_second=5)),
+        io=(IoLimit(), IoLimit(device="/dev/vda", read_bytes_per_second=1, write_operations_per_second=5)),
         io_weight=1,
     ),
     child_policy=ChildPolicy.WAIT,
@@ -105,9 +105,9 @@ def test_a_usage_survives_the_wire(usage: Usage) -> None:
 
 def test_an_update_names_what_changes() -> None:
     """A limit that is set and one that is to be cleared are both in the mask, and nothing else is."""
-    message = convert.update_message(RUNNING.id, Limits(memory=5, io=(IoLimit(),)), ["swap", "pids"])
+    message = convert.update_message(RUNNING.id, Limits(memory=4096, io=(IoLimit(),)), ["swap", "pids"])
     assert convert.changed_limits(message) == {"memory", "io", "swap", "pids"}
-    assert convert.limits_from(message.job.limits) == Limits(memory=5, io=(IoLimit(),))
+    assert convert.limits_from(message.job.limits) == Limits(memory=4096, io=(IoLimit(),))
 
 
 @pytest.mark.parametrize(

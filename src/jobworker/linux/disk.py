@@ -1,0 +1,81 @@
+"""The whole disk under a file: I/O is limited by disk, never by partition."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from jobworker.core.errors import LimitNotEnforceableError
+from jobworker.linux import kernel_file
+
+_DEVICES = "/sys/dev/block"
+_LAYERS = 4  # file systems without a device of their own that may lie on each other, such as overlays
+
+_UPPER = "upperdir="  # an option of an overlay
+
+
+def find_disk(path: str) -> str:
+    """The number ("8:0") of the disk that a file, a directory or a block device is on.
+
+    It may block, on a file system that does not answer. Raises `LimitNotEnforceableError`.
+    """
+    try:
+        device = _device_under(path, _LAYERS)
+    except OSError as error:
+        raise LimitNotEnforceableError("io", f"cannot find the disk under {path!r}: {error.strerror}") from None
+    if device is None:
+        raise LimitNotEnforceableError(
+            "io", f"there is no single disk under {path!r} (a file system in memory, in the network, or of containers?)"
+        )
+    return _whole(device)
+
+
+def _device_under(path: str, layers: int) -> int | None:
+    status = os.stat(path)
+    device = status.st_rdev if stat.S_ISBLK(status.st_mode) else status.st_dev
+    if os.major(device):
+        return device
+    # Without a device of its own: btrfs has one that its mount names, an overlay has the disk of its upper layer.
+    kind, source, options = _mount_of(path)
+    if kind == "overlay" and layers:
+        upper = next((word for word in options.split(",") if word.startswith(_UPPER)), None)
+        return None if upper is None else _device_under(upper.removeprefix(_UPPER), layers - 1)
+    if not source.startswith("/dev/") or (kind == "btrfs" and _btrfs_devices(source) != 1):
+        return None
+    return _device_under(source, 0) if layers else None
+
+
+def _mount_of(path: str) -> tuple[str, str, str]:
+    """Type, source and options of the file system that a path is on: of the last mount at the longest mount point."""
+    path = os.path.realpath(path)
+    found, longest = ("", "", ""), -1
+    for line in kernel_file.read("/proc/self/mountinfo").decode(errors="surrogateescape").splitlines():
+        place, _, source = line.partition(" - ")
+        point = _unescape(place.split()[4])
+        if len(point) >= longest and (path == point or path.startswith(point.rstrip("/") + "/")):
+            kind, device, *options = source.split(" ", 2)
+            found, longest = (kind, _unescape(device), _unescape(options[0] if options else "")), len(point)
+    return found
+
+
+def _unescape(text: str) -> str:
+    for escaped, plain in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):  # see proc(5)
+        text = text.replace(escaped, plain)
+    return text
+
+
+def _btrfs_devices(source: str) -> int:
+    """How many disks the btrfs on a device has: a limit of one would not limit the others."""
+    name = os.path.basename(os.path.realpath(source))
+    for directory, _, _ in os.walk("/sys/fs/btrfs"):
+        if os.path.basename(directory) == "devices" and name in (names := os.listdir(directory)):
+            return len(names)
+    return 1
+
+
+def _whole(device: int) -> str:
+    """The number of the disk that a device is a partition of, or its own."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    if os.path.exists(f"{_DEVICES}/{number}/partition"):
+        return kernel_file.read(f"{os.path.realpath(f'{_DEVICES}/{number}')}/../dev").decode().strip()
+    return number
