@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from jobworker.core.errors import InvalidArgumentError, LimitAboveMaximumError
-from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.limits import IoLimit, Limits, cpu_ranges
 
 LIMITS = tuple(one.name for one in fields(Limits))
 IO_RATES = tuple(one.name for one in fields(IoLimit) if one.name != "device")
@@ -77,8 +77,6 @@ class LimitPolicy:
             _check_number(name, getattr(asked, name), getattr(maximum, name))
         if asked.cpuset is not None and maximum.cpuset is not None and not _within(asked.cpuset, maximum.cpuset):
             raise LimitAboveMaximumError("cpuset", maximum.cpuset)
-        if len({limit.device for limit in asked.io}) < len(asked.io):
-            raise InvalidArgumentError("limits.io", "names a device twice")
         for limit in asked.io:
             bound = _of_device(maximum.io, limit.device)
             for rate in IO_RATES:
@@ -122,11 +120,5 @@ def _of_device(maximum: Iterable[IoLimit], device: str | None) -> IoLimit:
 
 def _within(asked: str, allowed: str) -> bool:
     """Whether a list of CPUs has only such of another."""
-    cpus = {cpu for first, last in _ranges(allowed) for cpu in range(first, last + 1)}
-    return all(cpu in cpus for first, last in _ranges(asked) for cpu in range(first, last + 1))
-
-
-def _ranges(cpuset: str) -> Iterable[tuple[int, int]]:
-    for part in cpuset.split(","):
-        first, _, last = part.partition("-")
-        yield int(first), int(last or first)
+    cpus = {cpu for cpus in cpu_ranges(allowed) for cpu in cpus}
+    return all(cpu in cpus for cpus_asked in cpu_ranges(asked) for cpu in cpus_asked)

@@ -80,9 +80,9 @@ async def test_a_pause_a_resume_and_an_update_are_repeated(lost: Step) -> None:
 async def test_an_update_says_what_changes() -> None:
     """What is set and what is to be given back is in the mask, under the wire's names."""
     async with scripted_server(answer()) as script, client_of(script) as client:
-        await client.update(RUNNING.id, Limits(memory=5, oom_group=False), clear=["swap"])
+        await client.update(RUNNING.id, Limits(memory=4096, oom_group=False), clear=["swap"])
     (request,) = script.requests
-    assert (request.job.id, request.job.limits.memory_bytes) == (RUNNING.id, 5)
+    assert (request.job.id, request.job.limits.memory_bytes) == (RUNNING.id, 4096)
     assert list(request.update_mask.paths) == ["limits.memory_bytes", "limits.oom_group", "limits.swap_bytes"]
 
 

@@ -28,6 +28,7 @@ from jobworker.store.sqlite import SqliteStore
 from jobworker.worker import Worker
 from tests.unit.worker.place import USAGE, Place
 
+MIB = 1024**2
 TRUE = JobSpec(argv=("true",))
 POLICY = LimitPolicy(default=Limits(cpus=1), maximum=Limits(cpus=2, pids=100))
 
@@ -82,7 +83,7 @@ async def test_what_cannot_be_enforced_is_refused_with_the_reason(tmp_path: Path
     place = Place(enforceable=("pids",), missing=(("memory", "no memory controller"),))
     async with worker_on(place, tmp_path / "jobs.db") as worker:
         with pytest.raises(LimitNotEnforceableError, match=r"limits\.memory: no memory controller; go without it"):
-            await worker.start(asking(memory=5), "ada")
+            await worker.start(asking(memory=5 * MIB), "ada")
         job = await worker.start(TRUE, "ada", limit_policy=POLICY)
         assert job.limits == Limits(pids=100)
         with pytest.raises(LimitNotEnforceableError, match="cpus"):
@@ -104,9 +105,9 @@ async def test_a_repeated_start_is_compared_by_what_it_asks_for(worker: Worker) 
 async def test_an_update_is_in_force_and_remembered(tmp_path: Path, place: Place) -> None:
     """The next worker knows it, and so does one whose store was lost."""
     async with worker_on(place, tmp_path / "jobs.db") as worker:
-        job = await worker.start(asking(memory=5), "ada")
-        updated = await worker.update(job.id, Limits(memory=6))
-        assert updated.limits == Limits(memory=6, swap=0, oom_group=True)
+        job = await worker.start(asking(memory=5 * MIB), "ada")
+        updated = await worker.update(job.id, Limits(memory=6 * MIB))
+        assert updated.limits == Limits(memory=6 * MIB, swap=0, oom_group=True)
         assert place.played(job).limits == [updated.limits]
         assert (await worker.get(job.id)).limits == updated.limits
     for database in ("jobs.db", "new.db"):
@@ -147,9 +148,9 @@ async def test_two_updates_at_once_are_both_in_force(worker: Worker, place: Plac
 
 async def test_a_limit_can_be_given_back(worker: Worker) -> None:
     """It becomes what a new job would get."""
-    job = await worker.start(asking(cpus=2, memory=5), "ada", limit_policy=POLICY)
+    job = await worker.start(asking(cpus=2, memory=5 * MIB), "ada", limit_policy=POLICY)
     updated = await worker.update(job.id, Limits(), ["cpus"], limit_policy=POLICY)
-    assert updated.limits == Limits(cpus=1, memory=5, swap=0, oom_group=True, pids=100)
+    assert updated.limits == Limits(cpus=1, memory=5 * MIB, swap=0, oom_group=True, pids=100)
 
 
 async def test_a_paused_job_says_so_and_can_be_stopped(worker: Worker) -> None:
