@@ -116,10 +116,10 @@ def _check_limits(info: WorkerInfo, limits: RoleLimits) -> None:
         if info.cgroups == "require":
             raise StartError(problem)
         log.warning("%s; jobs run without it", problem)
-    if info.cgroups != "off":
-        for reason in dict.fromkeys(reasons.values()):
-            names = ", ".join(limit for limit, why in reasons.items() if why == reason)
-            log.info("jobs that ask for these limits are refused: %s (%s)", names, reason)
+    if reasons and info.cgroups != "off":
+        by_reason = {why: ", ".join(name for name in reasons if reasons[name] == why) for why in reasons.values()}
+        told = "; ".join(f"{names} ({reason})" for reason, names in by_reason.items())
+        log.info("jobs that ask for these limits are refused: %s", told)
 
 
 def _log_recovery(worker: Worker) -> None:

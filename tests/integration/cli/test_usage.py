@@ -68,6 +68,21 @@ def test_top_shows_the_running_jobs_once_where_no_terminal_is(carol: Program) ->
     assert all(set(one["usage"]) == USAGE_FIELDS for one in shown)
 
 
+def test_a_paused_job_stands_still_until_it_is_resumed(alice: Program) -> None:
+    """It is shown as paused, can be stopped, and both commands say on stderr what they did."""
+    if alice("info", "--output", "json").json["process_tracking"] != "cgroup":
+        pytest.skip("without cgroup v2 there is nothing that could be paused")
+    job_id = alice.start("sleep", "600")
+    assert alice("pause", job_id).complaint.startswith(f"job {job_id} is paused; ")
+    assert "RUNNING (paused)" in alice("status", job_id).text
+    assert alice("status", job_id, "--output", "json").json["paused"]
+    assert alice("resume", job_id).complaint == f"job {job_id} goes on"
+    assert not alice("status", job_id, "--output", "json").json["paused"]
+    alice("pause", job_id)
+    assert alice("stop", job_id, "--output", "json").json["state"] == "STOPPED"
+    assert "already stopped" in alice("pause", job_id, code=1).complaint
+
+
 def test_a_limit_above_what_can_be_enforced_is_one_line(alice: Program) -> None:
     """The command fails with its code for that, and nothing is printed on stdout."""
     missing = alice("info", "--output", "json").json["missing_limits"]
