@@ -22,6 +22,7 @@ supervisor → every daemon that is connected; the present state right after the
     {"event": "failed", "errno": e, "stage": s, "subject": s}   it could not be; nothing is left of it
     {"event": "stopping", "stop": {...}}                a stop has begun
     {"event": "paused", "paused": bool}                 the job stands still, or goes on
+    {"event": "unkillable", "pids": [...]}              processes that outlive being killed, deep in the kernel
     {"event": "ended"}                                  exit.json is there
 """
 

@@ -36,6 +36,10 @@ OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and f
 # happens without a cgroup; then longer and longer, for one that the kernel does not let go of.
 KILL_INTERVAL = 0.02
 MAX_KILL_INTERVAL = 1.0
+# Seconds after which a process that lives on is reported: it is in a system call that nothing interrupts (state D),
+# such as one on a file system that does not answer.
+KILL_PATIENCE = 5.0
+MAX_REPORTED = 100  # processes; the message has to fit into a packet
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
 MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
 CGROUP_PATIENCE = 5.0  # seconds that an empty cgroup may refuse to go, as the kernel lets go of it lazily
@@ -86,7 +90,9 @@ class Supervisor:
         self._time_limit_at: float | None = None  # `None` if there is none, or while the job is paused
         self._kill_at: float | None = None
         self._killing = False
+        self._killing_since = 0.0
         self._kill_interval = KILL_INTERVAL
+        self._unkillable: list[int] = []
         self._paused = False
         self._oom_kills_survived = 0
 
@@ -160,9 +166,20 @@ class Supervisor:
         if self._leader_code is not None and self._tree.empty:
             return True
         if self._killing:
-            self._tree.kill()
-            self._kill_interval = min(self._kill_interval * 2, MAX_KILL_INTERVAL)
+            self._kill(now)
         return False
+
+    def _kill(self, now: float) -> None:
+        """Kill again what lives still, and tell what cannot be killed."""
+        self._tree.kill()
+        self._kill_interval = min(self._kill_interval * 2, MAX_KILL_INTERVAL)
+        self._killing_since = self._killing_since or now
+        if (
+            now - self._killing_since > KILL_PATIENCE
+            and (left := self._tree.processes()[:MAX_REPORTED]) != self._unkillable
+        ):
+            self._unkillable = left
+            self._control.tell("unkillable", pids=left)
 
     def _wait(self) -> None:
         """Wait for the next event or deadline, and serve it."""

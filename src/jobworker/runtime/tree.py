@@ -24,6 +24,10 @@ class Tree(Protocol):
         """Kill every process. More may be born meanwhile: repeat it until none is left."""
         ...
 
+    def processes(self) -> list[int]:
+        """Pids of all processes."""
+        ...
+
     @property
     def empty(self) -> bool:
         """Whether no process lives any more."""
@@ -44,7 +48,11 @@ class CgroupTree:
 
     def signal(self, number: int, *, group: int | None = None) -> None:
         """Send a signal to every process, or to those of one process group."""
-        _send(self._group.processes(), number, group)
+        _send(self.processes(), number, group)
+
+    def processes(self) -> list[int]:
+        """Pids of all processes in the group."""
+        return self._group.processes()
 
     def kill(self) -> None:
         """Kill every process, at once."""
@@ -66,11 +74,15 @@ class DescendantTree:
 
     def signal(self, number: int, *, group: int | None = None) -> None:
         """Send a signal to every process, or to those of one process group."""
-        _send(process.descendants(os.getpid()), number, group)
+        _send(self.processes(), number, group)
+
+    def processes(self) -> list[int]:
+        """Pids of all descendants."""
+        return process.descendants(os.getpid())
 
     def kill(self) -> None:
         """Kill every process that is there at a look; one that is being forked survives it, so repeat."""
-        _send(process.descendants(os.getpid()), signal.SIGKILL)
+        _send(self.processes(), signal.SIGKILL)
 
     @property
     def empty(self) -> bool:
