@@ -11,15 +11,15 @@ from typing import Any
 
 from jobworker.core.errors import JobworkerError
 from jobworker.core.spec import ChildPolicy, JobSpec
-from jobworker.executors import local
+from jobworker.executors.base import CgroupMode
 from jobworker.worker import Worker, local_worker
 
 
-async def serve(state_dir: Path) -> None:
+async def serve(state_dir: Path, cgroups: CgroupMode) -> None:
     """Serve requests one by one until the input ends; a stop is begun and not waited for."""
     requests = asyncio.StreamReader(limit=2**24)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
-    async with local_worker(state_dir) as worker, asyncio.TaskGroup() as group:
+    async with local_worker(state_dir, cgroups=cgroups) as worker, asyncio.TaskGroup() as group:
         while line := await requests.readline():
             request = json.loads(line)
             try:
@@ -62,6 +62,4 @@ async def answer_to(worker: Worker, group: asyncio.TaskGroup, arguments: dict[st
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "subreaper":
-        local.place_for_jobs = lambda: None
-    asyncio.run(serve(Path(sys.argv[1])))
+    asyncio.run(serve(Path(sys.argv[1]), "off" if sys.argv[2] == "subreaper" else "auto"))

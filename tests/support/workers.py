@@ -16,13 +16,13 @@ from pathlib import Path
 from jobworker.core.job import Job
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.linux import process
-from jobworker.linux.cgroup import place_for_jobs
+from jobworker.linux.placement import own_base
 from jobworker.runtime.burial import ID_VARIABLE
 from jobworker.worker import Worker
 
 LIMIT = 30.0  # seconds for what takes milliseconds, unless it hangs
 PROJECT = Path(__file__).parents[2]
-CGROUP_V2 = place_for_jobs() is not None
+CGROUP_V2 = own_base() is not None
 
 
 def shell(script: str, *, time_limit: timedelta | None = None, child_policy: ChildPolicy = ChildPolicy.KILL) -> JobSpec:

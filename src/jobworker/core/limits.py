@@ -14,7 +14,7 @@ MIN_MEMORY, MAX_MEMORY = 1, 2**63 - 1
 MAX_PIDS = 4_194_304
 MIN_WEIGHT, MAX_WEIGHT = 1, 10_000
 MAX_BYTE_RATE, MAX_OPERATION_RATE = 2**63 - 1, 2**32 - 2  # more operations would mean "unlimited"
-MAX_DEVICES = 16  # that one job can limit; each is a line of the kernel's and a disk to be found
+MAX_DEVICES, MAX_DEVICE_CHARS = 8, 255  # of one job: a change of all of them has to fit into a message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +36,8 @@ class IoLimit:
             raise InvalidArgumentError(
                 "limits.io.device", f"{self.device!r} is not absolute; name a block device, or a file or folder on it"
             )
+        if self.device is not None and len(self.device) > MAX_DEVICE_CHARS:
+            raise InvalidArgumentError("limits.io.device", f"has more than {MAX_DEVICE_CHARS} characters")
         for name in ("read", "write"):
             _check(f"io.{name}_bytes_per_second", getattr(self, f"{name}_bytes_per_second"), 1, MAX_BYTE_RATE)
             operations = f"{name}_operations_per_second"

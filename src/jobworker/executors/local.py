@@ -9,23 +9,25 @@ import os
 import resource
 import shutil
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableError, PauseNotSupportedError
 from jobworker.core.job import Job, StopRequest
 from jobworker.core.limits import Limits
-from jobworker.core.records import Record, end_from, job_from, job_record, stop_from, time_from
+from jobworker.core.records import Record, end_from, job_from, job_record, limits_from, stop_from, time_from
 from jobworker.core.usage import Usage
 from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo, Outcome
 from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.place import Place, take_place
 from jobworker.executors.spawner import Spawner
-from jobworker.executors.supervision import Supervision
+from jobworker.executors.supervision import Supervision, refusal
 from jobworker.executors.user import JobUser
-from jobworker.linux import process
-from jobworker.linux.cgroup import Cgroup, place_for_jobs
+from jobworker.linux import process, usage
+from jobworker.linux.cgroup import Cgroup
+from jobworker.linux.limits import Write, writes
 from jobworker.runtime import jobdir
 from jobworker.runtime.burial import ID_VARIABLE
 from jobworker.runtime.jobdir import JobDir
@@ -50,7 +52,8 @@ class LocalSettings:
     """Where jobs are kept and how they run.
 
     `directory` holds a folder a job. `sync` makes records survive a power cut. `user` is whom jobs run as; `None` means
-    the user of this process, or "nobody" where that is root. `cgroups` says whether jobs have to have one each.
+    the user of this process, or "nobody" where that is root. `cgroups` says what becomes of limits and of the groups
+    that they need: "require", "auto" (as far as they can be had) or "off".
     """
 
     directory: Path
@@ -62,15 +65,15 @@ class LocalSettings:
 class LocalExecutor:
     """An `Executor` for this machine. Made by `open`."""
 
-    def __init__(self, settings: LocalSettings, user: JobUser, cgroup: Path | None) -> None:
+    def __init__(self, settings: LocalSettings, user: JobUser, place: Place) -> None:
         self._jobs = settings.directory / "jobs"
         self._removed = settings.directory / "removed"
         self._sync = settings.sync
         self._mode: CgroupMode = settings.cgroups
         self._user = user
-        self._cgroup = cgroup
+        self._place = place
         self._boot_id = process.boot_id()
-        self._spawner = Spawner(settings.directory, cgroup)
+        self._spawner = Spawner(settings.directory, place.jobs, place.home)
         self._growth = GrowthWatch()
 
     @classmethod
@@ -80,37 +83,39 @@ class LocalExecutor:
 
         The limit of open descriptors of this process is raised as far as it may be: each running job takes one, and
         each follower. Raises `InvalidArgumentError` for a user that does not exist or that this process cannot become,
-        and `OSError`.
+        and for limits that are required and cannot be enforced, and `OSError`.
         """
         user = JobUser.find(settings.user)
-        executor = cls(settings, user, None if settings.cgroups == "off" else _make_cgroup(settings.directory))
-        try:
-            executor._spawner.start()
-            _take_descriptors()  # for this process; jobs have what they would have without it
+        with ExitStack() as held:
+            place = await asyncio.to_thread(held.enter_context, take_place(settings.cgroups, _name(settings.directory)))
+            executor = cls(settings, user, place)
             await executor._tidy()
-            yield executor
-        finally:
-            await executor._spawner.close()
-            executor._growth.close()
-            if executor._cgroup is not None:
-                with suppress(OSError):  # jobs are in it still
-                    _remove_unused(executor._cgroup)
-                    executor._cgroup.rmdir()
+            try:
+                executor._spawner.start()
+                _take_descriptors()  # for this process; jobs have what they would have without it
+                yield executor
+            finally:
+                await executor._spawner.close()
+                executor._growth.close()
+                if place.jobs is not None:
+                    executor._remove_unused(place.jobs)
+                    with suppress(OSError):  # jobs are in it still
+                        place.jobs.rmdir()
 
     @property
     def info(self) -> ExecutorInfo:
         """What this place is."""
         return ExecutorInfo(
             name="local",
-            enforceable_limits=(),
-            process_tracking="subreaper" if self._cgroup is None else "cgroup",
+            enforceable_limits=self._place.enforceable,
+            process_tracking="subreaper" if self._place.jobs is None else "cgroup",
             job_user=self._user.name,
             cgroups=self._mode,
-            missing_limits=tuple((one.name, "this version cannot enforce it") for one in fields(Limits)),
+            missing_limits=tuple(self._place.missing.items()),
         )
 
     async def start(self, job: Job) -> LocalExecution:
-        """Run a job. Raises `CommandNotStartedError`, after which nothing of it is left; so does a cancellation."""
+        """Run a job; see `Executor.start`."""
         try:
             with await self._prepared(job) as directory:
                 return await self._start(job, directory)
@@ -132,13 +137,13 @@ class LocalExecutor:
                 if directory.output_size() is not None:
                     # The supervisor has died, and the program may have been executed. That is a job that is lost: as a
                     # start that failed it would be repeated.
-                    return LocalExecution(self, job.id, supervision, job.create_time)
+                    return self._execution(job, supervision, job.create_time)
                 # The spawner has died before it had forked: the job has not been touched, so try again.
             except asyncio.CancelledError:
                 await _end(supervision, job)
                 raise
             else:
-                return LocalExecution(self, job.id, supervision, started)
+                return self._execution(job, supervision, started)
         raise ConnectionError(errno.EIO, "no supervisor could be started; the spawner's log says why")
 
     async def known_ids(self) -> set[str]:
@@ -157,13 +162,14 @@ class LocalExecutor:
             if spec is None and directory.output_size() is not None:
                 raise ValueError(f"there is output, but no {jobdir.SPEC}")
             if spec is not None and ended is not None:
-                return _with_outcome(_with_start(job_from(spec["job"]), directory), _outcome_from(ended)), None
-            job = None if spec is None else _with_start(job_from(spec["job"]), directory)
-            execution = None if job is None else await self._adopt(job, directory)
+                return _with_outcome(_recorded(spec, directory), _outcome_from(ended)), None
+            job = None if spec is None else _recorded(spec, directory)
+            execution = None if spec is None or job is None else await self._adopt(job, directory, _group_of(spec))
             if job is None or execution is None:
                 await self.remove(job_id)  # it never ran, and nobody was told that it did
                 return None
-            return replace(job, start_time=execution.start_time, stop=execution.stop), execution
+            known = {"start_time": execution.start_time, "stop": execution.stop, "paused": execution.paused}
+            return replace(job, **known), execution
 
     def open_output(self, job_id: str) -> FileOutput:
         """The output of a job. Raises `FileNotFoundError`."""
@@ -192,6 +198,10 @@ class LocalExecutor:
         """A connection to the supervisor of a job without a recorded end, or to the one that buries the job."""
         with JobDir.open(self._path(job_id)) as directory:
             return await self._connect(directory) or await self._supervise(BURY, directory)
+
+    async def writes_for(self, job: Job, limits: Limits, before: Limits) -> list[Write]:
+        """What puts limits of a job in force in place of others. Raises `LimitNotEnforceableError`."""
+        return await asyncio.to_thread(self._writes, limits, job.spec.cwd, before)
 
     # Steps
 
@@ -229,6 +239,7 @@ class LocalExecutor:
             "gid": user.gid,
             "groups": user.groups,
             "cgroup": self._cgroup_of(job),
+            "limits": self._writes(job.limits, job.spec.cwd, Limits()),
             "boot_id": self._boot_id,
             "sync": self._sync,
         }
@@ -246,7 +257,14 @@ class LocalExecutor:
         }
 
     def _cgroup_of(self, job: Job) -> str | None:
-        return None if self._cgroup is None else str(self._cgroup / job.id)
+        return None if self._place.jobs is None else str(self._place.jobs / job.id)
+
+    def _execution(self, job: Job, supervision: Supervision, started: datetime) -> LocalExecution:
+        return LocalExecution(self, job, supervision, started, self._cgroup_of(job))
+
+    def _writes(self, limits: Limits, cwd: str, before: Limits) -> list[Write]:
+        self._place.check(limits, before)
+        return writes(limits, cwd=cwd, before=before)
 
     async def _supervise(self, request: Message, directory: JobDir) -> Supervision:
         """Have a supervisor forked for a directory, and connect to it.
@@ -273,7 +291,7 @@ class LocalExecutor:
         os.close(lock)
         return None
 
-    async def _adopt(self, job: Job, directory: JobDir) -> LocalExecution | None:
+    async def _adopt(self, job: Job, directory: JobDir, cgroup: str | None) -> LocalExecution | None:
         """The execution of a job without a recorded end; `None` if its program has never been executed."""
         supervision = await self._connect(directory)
         if supervision is None and directory.output_size() is None:
@@ -284,12 +302,12 @@ class LocalExecutor:
             try:
                 async with asyncio.timeout(HELLO_PATIENCE):
                     await asyncio.wait([supervision.started])
-                return LocalExecution(self, job.id, supervision, supervision.started.result())
-            except CommandNotStartedError:
+                return LocalExecution(self, job, supervision, supervision.started.result(), cgroup)
+            except (CommandNotStartedError, LimitNotEnforceableError):
                 return None
             except (TimeoutError, ConnectionError):  # `over` tells the rest of it
                 pass
-        return LocalExecution(self, job.id, supervision, job.start_time or job.create_time)
+        return LocalExecution(self, job, supervision, job.start_time or job.create_time, cgroup)
 
     def _delete(self, job_id: str) -> None:
         """Delete in two steps, so that a job is there whole or not at all."""
@@ -304,17 +322,32 @@ class LocalExecutor:
             directory.mkdir(mode=0o700, exist_ok=True)
         for path in self._removed.iterdir():
             await asyncio.to_thread(shutil.rmtree, path)
-        if self._cgroup is not None:
-            _remove_unused(self._cgroup)
+        if self._place.jobs is not None:
+            self._remove_unused(self._place.jobs)
+
+    def _remove_unused(self, parent: Path) -> None:
+        """Remove the cgroups of jobs that have ended; one that the kernel holds still is for the next time."""
+        for path in parent.iterdir():
+            if path.is_dir() and self._is_over(path.name) and not (cgroup := Cgroup(path)).populated:
+                cgroup.remove()
+
+    def _is_over(self, job_id: str) -> bool:
+        directory = self._path(job_id)
+        return (directory / jobdir.EXIT).exists() or not directory.exists()
 
 
 class LocalExecution:
     """A job of this machine that runs."""
 
-    def __init__(self, executor: LocalExecutor, job_id: str, supervision: Supervision, started: datetime) -> None:
+    def __init__(
+        self, executor: LocalExecutor, job: Job, supervision: Supervision, started: datetime, cgroup: str | None
+    ) -> None:
         self._executor = executor
-        self._job_id = job_id
+        self._job = job
+        self._limits = job.limits
+        self._changing = asyncio.Lock()  # what is written depends on the limits before
         self._supervision = supervision
+        self._cgroup = cgroup
         self._stop: StopRequest | None = None
         self.start_time = started
 
@@ -334,35 +367,59 @@ class LocalExecution:
     @property
     def paused(self) -> bool:
         """Whether the job stands still."""
-        return False
+        return self._supervision.paused
 
     async def pause(self) -> bool:
-        """Not yet."""
-        raise PauseNotSupportedError
+        """Have the job stand still; see `Execution.pause`."""
+        return await self._set_paused(paused=True)
 
     async def resume(self) -> bool:
-        """A job that cannot be paused goes on."""
-        return not self._supervision.over.done()
+        """Let a paused job go on; `False` if it has ended."""
+        if self._cgroup is None:  # it goes on
+            return not self._supervision.over.done()
+        return await self._set_paused(paused=False)
 
     async def update(self, limits: Limits) -> bool:
-        """Not yet."""
-        raise LimitNotEnforceableError(limits.requested()[0], "this server cannot enforce it")
+        """Put limits in force in place of the present ones; see `Execution.update`."""
+        async with self._changing:
+            writes = await self._executor.writes_for(self._job, limits, self._limits)
+            try:
+                done = await self._supervision.set_limits(limits, writes)
+            except OSError as error:
+                raise refusal(error.filename or "", error.errno or errno.EIO) from None
+            if done:
+                self._limits = limits
+            return done
 
-    async def usage(self) -> Usage:
-        """What the job has used up to now."""
-        return Usage(wall_seconds=(datetime.now(UTC) - self.start_time).total_seconds())
+    async def usage(self) -> Usage | None:
+        """What the job has used up to now; `None` if it has ended."""
+        wall_seconds = (datetime.now(UTC) - self.start_time).total_seconds()
+        if self._supervision.over.done():
+            return None
+        if self._cgroup is None:
+            return Usage(wall_seconds=wall_seconds)
+        used = usage.read(self._cgroup, wall_seconds)
+        return None if used.cpu_seconds is None else used  # every group tells it, so this one has just gone
+
+    async def _set_paused(self, *, paused: bool) -> bool:
+        if self._cgroup is None:
+            raise PauseNotSupportedError
+        try:
+            return await self._supervision.set_paused(paused=paused)
+        except OSError as error:
+            raise PauseNotSupportedError(f"the job cannot be paused: {error.strerror}") from None
 
     async def outcome(self) -> Outcome:
         """Wait for the recorded end."""
         await self._supervision.over
         self._supervision.close()
-        outcome = self._executor.read_outcome(self._job_id)
+        outcome = self._executor.read_outcome(self._job.id)
         if outcome is None:  # the supervisor has died, or has only dropped the connection
             self._stop = self.stop  # whoever buries a job has not heard of it
-            self._supervision = await self._executor.reattach(self._job_id)
+            self._supervision = await self._executor.reattach(self._job.id)
             await self._supervision.over
             self._supervision.close()
-            outcome = self._executor.read_outcome(self._job_id)
+            outcome = self._executor.read_outcome(self._job.id)
         if outcome is None:
             raise OSError(errno.EIO, "the end of the job has not been recorded; the spawner's log says why")
         return outcome
@@ -372,9 +429,19 @@ class LocalExecution:
         self._supervision.close()
 
 
-def _with_start(job: Job, directory: JobDir) -> Job:
-    record = directory.read(jobdir.STARTED)
-    return replace(job, start_time=job.create_time if record is None else time_from(record["time"]))
+def _recorded(spec: Record, directory: JobDir) -> Job:
+    """A job with its start and the limits in force, as its records tell them."""
+    job = job_from(spec["job"])
+    started, changed = directory.read(jobdir.STARTED), directory.read(jobdir.LIMITS)
+    return replace(
+        job,
+        start_time=job.create_time if started is None else time_from(started["time"]),
+        limits=job.limits if changed is None else limits_from(changed["limits"]),
+    )
+
+
+def _group_of(spec: Record) -> str | None:
+    return spec["launch"]["cgroup"]
 
 
 def _with_outcome(job: Job, outcome: Outcome) -> Job:
@@ -417,18 +484,6 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _remove_unused(parent: Path) -> None:
-    """Remove the cgroups of jobs that have ended, also those that their supervisors are about to remove."""
-    for path in parent.iterdir():
-        if path.is_dir() and not (cgroup := Cgroup(path)).populated:
-            cgroup.remove()
-
-
-def _make_cgroup(directory: Path) -> Path | None:
-    """A cgroup for the jobs of this state directory, the same one after every restart; `None` without cgroup v2."""
-    place = place_for_jobs()
-    if place is None:
-        return None
-    cgroup = place / f"jobworker-{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]}"
-    cgroup.mkdir(exist_ok=True)
-    return cgroup
+def _name(directory: Path) -> str:
+    """The name of the cgroup for the jobs of a state directory, the same one after every restart."""
+    return f"jobworker-{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]}"

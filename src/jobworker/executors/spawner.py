@@ -27,13 +27,15 @@ class Spawner:
     """The process that forks supervisors.
 
     Its standard error goes to `spawner.log` in the state directory, which the supervisors inherit. `cgroup` is where
-    jobs have theirs, if they have any. Jobs may open as many files as this process may now.
+    jobs have theirs, if they have any, and `home` the group that the process has to be in, if it is not this one's.
+    Jobs may open as many files as this process may now.
     """
 
-    def __init__(self, directory: Path, cgroup: Path | None) -> None:
+    def __init__(self, directory: Path, cgroup: Path | None, home: Path | None = None) -> None:
         self._log = directory / "spawner.log"
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # for jobs, whatever this process takes for itself
-        self._arguments = [str(directory / "rehearsal"), "" if cgroup is None else str(cgroup), str(soft), str(hard)]
+        groups = ["" if group is None else str(group) for group in (cgroup, home)]
+        self._arguments = [str(directory / "rehearsal"), *groups, str(soft), str(hard)]
         self._socket: socket.socket | None = None
         self._pidfd = -1
         self._turn = asyncio.Lock()  # a socket has room for one who waits until it can be written

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from datetime import datetime
 from itertools import count
 
-from jobworker.core.errors import CommandNotStartedError
+from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableError
 from jobworker.core.job import StopRequest
-from jobworker.core.records import stop_from, stop_record, time_from
+from jobworker.core.limits import Limits
+from jobworker.core.records import limits_record, stop_from, stop_record, time_from
+from jobworker.linux.limits import Write, limit_of
 from jobworker.runtime import protocol
 from jobworker.runtime.protocol import Message
+
+_ENDED: Message = {"ok": False}
 
 
 class Supervision:
     """A connection to the supervisor of one job.
 
-    `started` is done when the program has been executed (its time), when it could not be
-    (`CommandNotStartedError`), or when the supervisor has gone before either (`ConnectionError`). `over` is done when
+    `started` is done when the program has been executed (its time), when it could not be (`CommandNotStartedError`,
+    `LimitNotEnforceableError`), or when the supervisor has gone before either (`ConnectionError`). `over` is done when
     the supervisor has recorded the end or has gone.
     """
 
@@ -26,10 +32,11 @@ class Supervision:
         self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._numbers = count()
-        self._replies: dict[int, asyncio.Future[bool]] = {}
+        self._replies: dict[int, asyncio.Future[Message]] = {}
         self.started: asyncio.Future[datetime] = self._loop.create_future()
         self.over: asyncio.Future[None] = self._loop.create_future()
         self.stop: StopRequest | None = None
+        self.paused = False
         self._loop.add_reader(connection, self._receive)
 
     async def request_stop(self, stop: StopRequest) -> bool:
@@ -39,6 +46,17 @@ class Supervision:
     async def send_signal(self, number: int) -> bool:
         """Ask for a signal to the process group; `False` if the job has ended."""
         return await self._ask({"op": "signal", "signal": number})
+
+    async def set_paused(self, *, paused: bool) -> bool:
+        """Ask for a pause or for its end; `False` if the job has ended. Raises `OSError` as `set_limits` does."""
+        return await self._ask({"op": "pause" if paused else "resume"})
+
+    async def set_limits(self, limits: Limits, writes: list[Write]) -> bool:
+        """Ask for writes that put limits in force, all or none; `False` if the job has ended.
+
+        Raises `OSError` with the name of the file that the kernel does not take.
+        """
+        return await self._ask({"op": "limits", "writes": writes, "limits": limits_record(limits)})
 
     def close(self) -> None:
         """Leave the supervisor alone; closing twice is no error."""
@@ -53,7 +71,7 @@ class Supervision:
             self.over.set_result(None)
         for reply in self._replies.values():
             if not reply.done():
-                reply.set_result(False)
+                reply.set_result(_ENDED)
 
     async def _ask(self, request: Message) -> bool:
         if self.over.done():
@@ -62,11 +80,16 @@ class Supervision:
         reply = self._replies[number] = self._loop.create_future()
         try:
             await self._loop.sock_sendall(self._connection, protocol.encode({**request, "n": number}))
-            return await reply
+            answer = await reply
         except ConnectionError:
             return False
         finally:
             del self._replies[number]
+        if refused := answer.get("refused"):
+            raise OSError(refused["errno"], os.strerror(refused["errno"]), refused["file"])
+        if answer.get("unknown"):
+            raise OSError(errno.ENOSYS, "the supervisor is of a release that cannot do it")
+        return answer["ok"]
 
     def _receive(self) -> None:
         while True:  # all that there is: who waits for one event is to know of those that came with it
@@ -83,21 +106,36 @@ class Supervision:
 
     def _handle(self, message: Message) -> None:
         match message:
-            case {"reply": number, "ok": ok}:
+            case {"reply": number, "ok": _}:
                 if (reply := self._replies.get(number)) and not reply.done():
-                    reply.set_result(ok)
-            case {"event": "started", "time": time}:
+                    reply.set_result(message)
+            case {"event": "started" | "failed"}:
                 if not self.started.done():
-                    self.started.set_result(time_from(time))
-            case {"event": "failed", "errno": number, "stage": stage, "subject": subject}:
-                if not self.started.done():
-                    error = CommandNotStartedError(errno=number, stage=stage, subject=subject)
-                    self.started.set_exception(error)
-                    self.started.exception()  # nobody has to ask for it
+                    self._handle_start(message)
             case {"event": "stopping", "stop": stop}:
                 self.stop = stop_from(stop)
+            case {"event": "paused", "paused": paused}:
+                self.paused = paused
             case {"event": "ended"}:
                 if not self.over.done():
                     self.over.set_result(None)
             case _:  # of a newer release's supervisor: what it adds must not break what we know
                 pass
+
+    def _handle_start(self, message: Message) -> None:
+        if message["event"] == "started":
+            self.started.set_result(time_from(message["time"]))
+        else:
+            self.started.set_exception(_failure(message["errno"], message["stage"], message["subject"]))
+            self.started.exception()  # nobody has to ask for it
+
+
+def refusal(file: str, number: int) -> LimitNotEnforceableError:
+    """What it means that the kernel has refused to write a file of a cgroup."""
+    return LimitNotEnforceableError(limit_of(file), f"the kernel refuses it: {os.strerror(number)} ({file})")
+
+
+def _failure(number: int, stage: str, subject: str) -> CommandNotStartedError | LimitNotEnforceableError:
+    if stage == "limit":
+        return refusal(subject, number)
+    return CommandNotStartedError(errno=number, stage=stage, subject=subject)

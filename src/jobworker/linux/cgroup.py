@@ -11,7 +11,6 @@ import select
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from jobworker.linux import kernel_file
 
@@ -19,7 +18,6 @@ from jobworker.linux import kernel_file
 # cannot be interrupted.
 FREEZE_PATIENCE = 2.0
 
-_DELEGATED = ("trusted.delegate", "user.delegate")  # set by systemd on a subtree that it leaves to a service
 _KEYED = ("io.max", "io.weight")  # files with a line a device, of which one is written at a time
 _NO_IO_LIMIT = "rbps=max wbps=max riops=max wiops=max"
 
@@ -139,62 +137,6 @@ class Cgroup:
                     return False
                 raise
         return True
-
-
-def place_for_jobs() -> Path | None:
-    """The group below which this process may make groups of its own, or `None` if there is none.
-
-    That is the group that the process is in, if systemd has delegated it or is not there to manage it, and if groups
-    can be made in it and killed as one.
-    """
-    mount = _mount_point()
-    if mount is None:
-        return None
-    own = mount / _own_group().lstrip("/")
-    ours = _is_delegated(own) or not _systemd_runs()
-    return own if ours and _can_be_parent(own) else None
-
-
-def _mount_point() -> Path | None:
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        for line in file:
-            fields = line.split()
-            if fields[fields.index("-") + 1] == "cgroup2":
-                return Path(fields[4])
-    return None
-
-
-def _own_group() -> str:
-    with open("/proc/self/cgroup", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("0::"):
-                return line[3:].strip()
-    return "/"
-
-
-def _systemd_runs() -> bool:
-    return os.path.isdir("/run/systemd/system")  # as sd_booted(3) does
-
-
-def _is_delegated(group: Path) -> bool:
-    for attribute in _DELEGATED:
-        with suppress(OSError):
-            if os.getxattr(group, attribute) == b"1":
-                return True
-    return False
-
-
-def _can_be_parent(group: Path) -> bool:
-    """Try it: a read-only mount, a missing right and a kernel before 5.14 (no cgroup.kill) all show here."""
-    probe = group / f"jobworker-probe-{os.getpid()}"
-    try:
-        probe.mkdir()
-    except OSError:
-        return False
-    try:
-        return (probe / "cgroup.kill").exists()
-    finally:
-        probe.rmdir()
 
 
 def _former(name: str, value: str, content: str) -> str:

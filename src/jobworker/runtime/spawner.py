@@ -20,6 +20,7 @@ import traceback
 from typing import NoReturn
 
 from jobworker.linux import sandbox, syscalls
+from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import burial, protocol, supervisor
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.rehearsal import rehearse
@@ -32,11 +33,14 @@ FORK_RETRY = 0.1  # seconds between tries to fork when the system has no more pr
 _DESCRIPTORS = struct.Struct(f"{protocol.DESCRIPTORS}i")
 
 
-def main(scratch: str, cgroup: str, soft: str, hard: str) -> None:
+def main(scratch: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     """Keep children ready until the daemon has gone.
 
-    For `scratch` and `cgroup` (empty: none) see `rehearse`; `soft` and `hard` limit the files that jobs may open.
+    For `scratch` and `cgroup` (empty: none) see `rehearse`; `home` is the group to enter (empty: none); `soft` and
+    `hard` limit the files that jobs may open.
     """
+    if home:
+        Cgroup(home).add(0)
     os.closerange(REQUESTS + 1, os.sysconf("SC_OPEN_MAX"))  # whatever the daemon has left open
     os.set_inheritable(REQUESTS, False)
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))

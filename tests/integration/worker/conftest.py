@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,8 @@ from typing import Protocol
 import pytest
 
 from jobworker.executors import local
+from jobworker.executors.base import CgroupMode
+from jobworker.executors.place import Place, take_place
 from jobworker.store.base import Durability
 from jobworker.worker import Quotas, Retention, Worker, local_worker
 from tests.support.workers import CGROUP_V2, Gate
@@ -41,10 +43,15 @@ def tree(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return request.param
 
 
+def without_groups(_mode: CgroupMode, name: str) -> AbstractContextManager[Place]:
+    """As `take_place` where there are none."""
+    return take_place("off", name)
+
+
 def choose(tree: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have workers of this process use this way."""
     if tree == "subreaper":
-        monkeypatch.setattr(local, "place_for_jobs", lambda: None)
+        monkeypatch.setattr(local, "take_place", without_groups)
     elif not CGROUP_V2:
         pytest.skip("there is no cgroup v2 that this user may make groups in")
 

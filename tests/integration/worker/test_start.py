@@ -27,7 +27,7 @@ from jobworker.core.job import Job
 from jobworker.core.limits import Limits
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause, JobState
-from jobworker.linux.cgroup import place_for_jobs
+from jobworker.linux.placement import own_base
 from jobworker.worker import Quotas, Worker, local_worker
 from tests.integration.worker.conftest import NewWorker, needs_root
 from tests.support.workers import Gate, open_files, output_of, said, shell, supervisor_of
@@ -38,7 +38,7 @@ INTERNAL_SIGNALS = (1 << 31) | (1 << 32)
 
 def cgroup_of(state_dir: Path) -> Path:
     """The group below which the jobs of a state directory have theirs."""
-    place = place_for_jobs()
+    place = own_base()
     assert place is not None
     return place / f"jobworker-{hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:12]}"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobworker.linux import process
-from jobworker.linux.cgroup import Cgroup, place_for_jobs
+from jobworker.linux.cgroup import Cgroup
+from jobworker.linux.placement import own_base
 from jobworker.linux.process import ProcessId
 
 
@@ -83,13 +84,13 @@ def test_a_mark_in_the_environment_is_found_whole() -> None:
         other.kill()
 
 
-needs_cgroup = pytest.mark.skipif(place_for_jobs() is None, reason="no cgroup v2 that this user may make groups in")
+needs_cgroup = pytest.mark.skipif(own_base() is None, reason="no cgroup v2 that this user may make groups in")
 
 
 @needs_cgroup
 def test_a_cgroup_holds_kills_and_lets_go() -> None:
     """All that is born in it is in it, also below it; one kill ends all; then it can be removed, twice even."""
-    place = place_for_jobs()
+    place = own_base()
     assert place is not None
     group = Cgroup(place / f"jobworker-test-{os.getpid()}")
     group.create()

@@ -1,0 +1,132 @@
+"""The control groups of this server's jobs: where they are, and which limits can be enforced there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobworker.core.errors import InvalidArgumentError, LimitNotEnforceableError
+from jobworker.core.limits import Limits, cpu_ranges
+from jobworker.executors.base import CgroupMode
+from jobworker.executors.scope import in_scope
+from jobworker.linux import placement
+from jobworker.linux.limits import FILES
+
+REQUIRED = ("cpus", "memory", "io", "pids")
+
+_REMEDY = (
+    "start the server as root, as a unit with Delegate=yes and DelegateSubgroup=daemon (systemd 254), or by "
+    "systemd-run --user --scope -p Delegate=yes; in a container, with a writable cgroup namespace"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where jobs get their groups.
+
+    `jobs` is the group that theirs are below; `None`: they get none. `home` is the group that their supervisors have to
+    be in; `None`: they may stay in the server's. `missing` are the limits that cannot be enforced, with the reasons.
+    """
+
+    jobs: Path | None
+    home: Path | None
+    missing: Mapping[str, str]
+
+    @property
+    def enforceable(self) -> tuple[str, ...]:
+        """The limits that can be enforced."""
+        return tuple(limit for limit in FILES if limit not in self.missing)
+
+    def check(self, limits: Limits, before: Limits) -> None:
+        """Refuse limits that are asked for in place of others and cannot be enforced here.
+
+        Raises `LimitNotEnforceableError`.
+        """
+        for limit in FILES:
+            if getattr(limits, limit) != getattr(before, limit) and limit in self.missing:
+                raise LimitNotEnforceableError(limit, self.missing[limit])
+        if limits.cpuset is not None and self.jobs is not None:
+            there = placement.cpus(self.jobs)
+            if not _cpus(limits.cpuset) <= _cpus(there):  # the kernel would take it, and use others
+                raise LimitNotEnforceableError(
+                    "cpuset", f"{limits.cpuset} is not within the CPUs of jobs here, {there}"
+                )
+
+
+@contextmanager
+def take_place(mode: CgroupMode, name: str) -> Generator[Place]:
+    """Make ready the groups for the jobs of one state directory, which has this name. It may block.
+
+    Jobs may stay when it is left. Raises `InvalidArgumentError` where limits are required that cannot be enforced.
+    """
+    if mode == "off":
+        yield _without("control groups are off on this server")
+        return
+    with ExitStack() as held:
+        place = _find(name, held)
+        if mode == "require" and (lacking := [limit for limit in REQUIRED if limit in place.missing]):
+            reasons = "; ".join(dict.fromkeys(place.missing[limit] for limit in lacking))
+            raise InvalidArgumentError(
+                "cgroups",
+                f"{', '.join(lacking)} cannot be limited here, as is required: {reasons}. To have them, {_REMEDY}. "
+                'To go without, set cgroups = "auto"',
+            )
+        yield place
+
+
+def _find(name: str, held: ExitStack) -> Place:
+    base = placement.own_base()
+    if not placement.systemd_runs() or (base is not None and _stays(base)):
+        if base is None:
+            return _without("there is no control group of version 2 that this server may make groups in")
+        return _settle(base, None, name)
+    if os.geteuid() != 0:
+        if base is None:
+            return _without("systemd has left no control group to this server")
+        return _track(base, name, "systemd could not start this unit again: it needs DelegateSubgroup=daemon (254)")
+    try:
+        scope = held.enter_context(in_scope(f"{name}-jobs"))
+    except OSError as error:
+        reason = f"systemd gives no scope for jobs: {error.strerror}"
+        return _without(reason) if base is None else _track(base, name, reason)
+    return _settle(scope, scope / placement.LEAF, name)
+
+
+def _stays(base: Path) -> bool:
+    """Whether controllers may be handed on in a group of systemd's: not in one that it puts processes into again."""
+    return base.suffix == ".scope" or placement.group_of() != base
+
+
+def _settle(base: Path, home: Path | None, name: str) -> Place:
+    """Have a group for jobs that has the controllers, with no processes in the groups above it."""
+    refused: dict[str, str] = {}
+    if not placement.is_root(base) and placement.offered_controllers(base):
+        try:
+            placement.empty_into_leaf(base)
+        except OSError as error:
+            reason = f"the processes in {base} cannot be moved: {os.strerror(error.errno or 0)}"
+            refused = dict.fromkeys(placement.CONTROLLERS, reason)
+    if not refused:
+        refused = placement.hand_on(base)
+    jobs = base / name
+    jobs.mkdir(exist_ok=True)
+    refused |= placement.hand_on(jobs, [one for one in placement.CONTROLLERS if one not in refused])
+    return Place(jobs=jobs, home=home, missing=placement.missing_limits(jobs, refused))
+
+
+def _track(base: Path, name: str, reason: str) -> Place:
+    """Have a group for jobs in which nothing is limited: it is for finding and for pausing them."""
+    jobs = base / name
+    jobs.mkdir(exist_ok=True)
+    return Place(jobs=jobs, home=None, missing=dict.fromkeys(FILES, reason))
+
+
+def _without(reason: str) -> Place:
+    return Place(jobs=None, home=None, missing=dict.fromkeys(FILES, reason))
+
+
+def _cpus(cpuset: str) -> set[int]:
+    return {cpu for cpus in cpu_ranges(cpuset) for cpu in cpus}

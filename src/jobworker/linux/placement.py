@@ -1,0 +1,160 @@
+"""Where in the tree of control groups a server and its jobs may be.
+
+The kernel allows processes in leaves only, once a group hands controllers on. So there is a group for the server's own
+processes, and beside it one for the jobs:
+
+    base                     delegated to us: a systemd unit or scope, or a container's own tree
+    ├── daemon               the server's processes, or only its supervisors
+    └── jobworker-…          the jobs of one state directory, which hands the controllers on
+        └── <job id>         a job
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from jobworker.linux import kernel_file
+from jobworker.linux.limits import FILES
+
+CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+LEAF = "daemon"  # the name of the group for the server's processes, and what DelegateSubgroup= should say
+
+_DELEGATED = ("trusted.delegate", "user.delegate")  # set by systemd on a subtree that it leaves to a service
+_MOVE_ROUNDS = 10  # processes may be forked while they are moved; each round finds those of the round before
+
+
+def mount_point() -> Path | None:
+    """Where the tree of version 2 is mounted, as far as this process can find its own group in it."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            fields = line.split()
+            if fields[fields.index("-") + 1] == "cgroup2" and fields[3] == "/":
+                return Path(fields[4])
+    return None
+
+
+def group_of(pid: int | str = "self") -> Path | None:
+    """The group that a process is in; `None` without version 2, or if it is outside of what can be seen of the tree."""
+    mount = mount_point()
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        path = next((line[3:].strip() for line in file if line.startswith("0::")), "")
+    return None if mount is None or not path or "/.." in path else mount / path.lstrip("/")
+
+
+def systemd_runs() -> bool:
+    """Whether systemd manages the tree, as sd_booted(3) finds it out."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def is_delegated(group: Path) -> bool:
+    """Whether systemd leaves a group to whoever runs in it."""
+    for attribute in _DELEGATED:
+        with suppress(OSError):
+            if os.getxattr(group, attribute) == b"1":
+                return True
+    return False
+
+
+def has_room_for_groups(group: Path) -> bool:
+    """Whether groups can be made in a group and killed as one, which a kernel before 5.14 cannot. It is tried."""
+    return _files_below(group) >= {"cgroup.kill", "cgroup.freeze"}
+
+
+def own_base() -> Path | None:
+    """The group below which this process may make groups of its own, of itself; `None` if there is none.
+
+    Where systemd runs, that is what it has delegated. Elsewhere the tree is ours as far as we may write to it.
+    """
+    own = group_of()
+    if own is None:
+        return None
+    if systemd_runs():
+        base = next((group for group in (own, own.parent) if is_delegated(group)), None)
+    else:
+        base = own.parent if own.name == LEAF else own
+    return base if base is not None and has_room_for_groups(base) else None
+
+
+def is_root(group: Path) -> bool:
+    """Whether a group is the root of the whole tree, which may hold processes and hand controllers on all the same."""
+    return not (group / "cgroup.type").exists()
+
+
+def empty_into_leaf(base: Path) -> None:
+    """Move the processes of a group into its leaf. Raises `OSError`."""
+    leaf = base / LEAF
+    leaf.mkdir(exist_ok=True)
+    for _ in range(_MOVE_ROUNDS):
+        pids = kernel_file.read(f"{base}/cgroup.procs").split()
+        if not pids:
+            return
+        for pid in pids:
+            with suppress(ProcessLookupError):  # it has just ended
+                kernel_file.write(f"{leaf}/cgroup.procs", pid.decode())
+
+
+def offered_controllers(group: Path) -> set[str]:
+    """The controllers that a group could hand on."""
+    return set(kernel_file.read(f"{group}/cgroup.controllers").decode().split())
+
+
+def hand_on(group: Path, controllers: Iterable[str] = CONTROLLERS) -> dict[str, str]:
+    """Hand controllers on to the groups below; for each that is not, the reason."""
+    offered = offered_controllers(group)
+    refused: dict[str, str] = {}
+    for controller in controllers:
+        if controller not in offered:
+            refused[controller] = f"{group} has no {controller} controller"
+            continue
+        try:
+            kernel_file.write(f"{group}/cgroup.subtree_control", f"+{controller}")
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            refused[controller] = f"{group} cannot hand on the {controller} controller: {reason}"
+    return refused
+
+
+def cpus(group: Path) -> str:
+    """The CPUs that processes in a group may use, as a list such as "0-3"."""
+    return kernel_file.read(f"{group}/cpuset.cpus.effective").decode().strip()
+
+
+def missing_limits(jobs: Path, refused: dict[str, str]) -> dict[str, str]:
+    """The limits that cannot be enforced for groups below one, each with the reason.
+
+    `refused` are reasons that are known for controllers.
+    """
+    files = _files_below(jobs)
+    missing: dict[str, str] = {}
+    for limit, (file, _) in FILES.items():
+        controller = file.partition(".")[0]
+        if controller in refused:
+            missing[limit] = refused[controller]
+        elif file not in files:
+            missing[limit] = f"this kernel has no {file}"
+    if "io_weight" not in missing and not _io_is_weighed():
+        missing["io_weight"] = "no disk weighs I/O: io.cost.qos of the root group does not enable it for any"
+    return missing
+
+
+def _files_below(group: Path) -> set[str]:
+    probe = group / f"probe-{os.getpid()}"
+    try:
+        probe.mkdir()
+    except OSError:  # a read-only mount, a missing right
+        return set()
+    try:
+        return set(os.listdir(probe))
+    finally:
+        probe.rmdir()
+
+
+def _io_is_weighed() -> bool:
+    mount = mount_point()
+    try:
+        return mount is not None and b"enable=1" in kernel_file.read(f"{mount}/io.cost.qos")
+    except OSError:  # not to be seen from inside a container
+        return False
