@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import commands, listing, machine, memory, output, pages, starts
+from benchmarks import cgroups, commands, listing, machine, memory, output, pages, starts
 from benchmarks.figures import Figures, Measured
 from benchmarks.server import Certificates, running_server
 
@@ -68,6 +68,7 @@ def measure(folder: Path, *, rounds: int, output_bytes: int, listed: int, only: 
             ("the machine", lambda: machine.measure(folder, certificates, output_bytes=output_bytes)),
             ("starts", lambda: starts.measure_starts(server, "process")),
             ("starts that survive a power cut", lambda: starts.measure_starts(durable, "power")),
+            ("control groups", cgroups.measure),
             ("first output", lambda: starts.measure_first_bytes(server)),
             ("connections", lambda: starts.measure_connections(server)),
             ("output", lambda: output.measure(server, output_bytes=output_bytes)),
