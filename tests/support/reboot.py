@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from jobworker.core.state import JobState
+from jobworker.executors.base import CgroupMode
 from jobworker.worker import local_worker
 from tests.support.workers import job_pids, output_of, said, shell, supervisor_of
 
 
 async def before(state: Path) -> None:
-    """Start jobs, one with a daemon, and write down their ids and processes."""
+    """Start jobs, one with a cgroup and one that is known by pids alone, and write down their ids and processes."""
     pids: list[int] = []
     ids: list[str] = []
-    async with local_worker(state) as worker:
-        for script in "echo before; exec sleep 1000", "setsid sleep 1000 & echo before; wait":
-            job = await worker.start(shell(script), "ada")
+    modes: tuple[CgroupMode, ...] = ("auto", "off")
+    for mode in modes:
+        async with local_worker(state, cgroups=mode) as worker:
+            job = await worker.start(shell("setsid sleep 1000 & echo before; wait"), "ada")
             await said(worker, job, b"before\n")
             ids.append(job.id)
             pids += [supervisor_of(job.id), *job_pids(job.id)]
-        (state.parent / "left.json").write_text(json.dumps({"ids": ids, "pids": pids}))
-        Path("/proc/sysrq-trigger").write_text("b")  # at once: nothing is told, nothing is synced
-        await asyncio.sleep(60)
+    (state.parent / "left.json").write_text(json.dumps({"ids": ids, "pids": pids}))
+    Path("/proc/sysrq-trigger").write_text("b")  # at once: nothing is told, nothing is synced
+    signal.pause()
 
 
 async def after(state: Path) -> None:
@@ -53,7 +56,7 @@ async def after(state: Path) -> None:
 
 def _process_with(pid: int) -> subprocess.Popen[bytes]:
     Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
-    process = subprocess.Popen(["sleep", "1000"])
+    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     assert process.pid == pid, f"{pid} is taken"
     return process
 

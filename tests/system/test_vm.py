@@ -19,7 +19,6 @@ pytestmark = pytest.mark.system
 TIME_LIMIT = 400  # seconds; each takes a minute or three
 HERE = Path(__file__).parent
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-o", "timeout=180", "--color=no")
-WARM = {"JOBWORKER_TEST_DISK": "/run/scratch", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @pytest.mark.timeout(TIME_LIMIT + 60)
@@ -53,7 +52,7 @@ def in_vm(command: list[str], *options: str) -> subprocess.CompletedProcess[str]
             pytest.fail(reason)
         pytest.skip(reason)
     line = [sys.executable, vm.__file__, "--time-limit", str(TIME_LIMIT), *options, "--", *command]
-    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=PROJECT, env={**os.environ, **WARM})
+    return subprocess.run(line, capture_output=True, text=True, check=False, cwd=PROJECT)
 
 
 def said(result: subprocess.CompletedProcess[str]) -> str:

@@ -34,7 +34,7 @@ def state_dir() -> Generator[Path]:
 @pytest.fixture
 async def worker(state_dir: Path) -> AsyncGenerator[Worker]:
     """A worker, whose jobs are stopped in the end."""
-    async with local_worker(state_dir, stop_jobs_on_exit=True) as worker:
+    async with local_worker(state_dir, cgroups="require", stop_jobs_on_exit=True) as worker:
         yield worker
 
 
