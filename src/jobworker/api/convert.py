@@ -155,6 +155,7 @@ def job_message(job: Job) -> pb.Job:
         output_bytes=job.output_bytes if end is None else end.output_bytes,
         limits=limits_message(job.limits) if job.limits.requested() else None,
         paused=job.paused,
+        unkillable_pids=job.unkillable_pids,
     )
 
 
@@ -171,6 +172,7 @@ def job_from(message: pb.Job) -> Job:
         output_bytes=message.output_bytes,
         limits=limits_from(message.limits),
         paused=message.paused,
+        unkillable_pids=tuple(message.unkillable_pids),
     )
     if state_from(message.state, "job.state") is not job.state:
         raise InvalidArgumentError("job.state", f"is {pb.Job.State.Name(message.state)}, and its end says {job.state}")

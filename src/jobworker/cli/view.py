@@ -65,6 +65,7 @@ def job_json(job: Job, usage: Usage | None = None) -> dict[str, Any]:
         "output_bytes": end.output_bytes if end else job.output_bytes,
         "output_dropped_bytes": end.output_dropped_bytes if end else 0,
         "paused": job.paused,
+        "unkillable_pids": list(job.unkillable_pids),
         "limits": asdict(job.limits),
         "usage": usage_json(usage or (end and end.usage)),
     }
@@ -121,6 +122,8 @@ def ending(job: Job) -> str:  # noqa: PLR0911 -- one for each cause
     """Why a job ended, in a few words: "exit 3", "signal SIGKILL", "stopped by alice"; before, what holds it."""
     end = job.end
     if end is None:
+        if job.unkillable_pids:
+            return "cannot be killed"
         return "being stopped" if job.stop else "paused" if job.paused else ""
     how = f"exit {end.exit_code}" if end.signal is None else f"signal {signal_name(end.signal)}"
     match end.cause:
@@ -188,6 +191,9 @@ def _rows(job: Job, now: datetime, usage: Usage | None) -> Iterator[tuple[str, s
         yield "time limit", format_duration(job.spec.time_limit)
     if job.limits.requested():
         yield "limits", limits_text(job.limits)
+    if job.unkillable_pids:
+        pids = ", ".join(map(str, job.unkillable_pids))
+        yield "killed, but alive", f"processes {pids} of the server, in a system call that nothing interrupts"
     yield "started", text.when(job.start_time or job.create_time, now)
     if end is not None:
         yield "ended", text.when(end.end_time, now)

@@ -53,7 +53,8 @@ class Job:
     """A job as it was when it was looked at. Times are aware UTC. `output_bytes` counts the output kept so far.
 
     `limits` are those in force: what the spec asks for, the server's defaults, and what an update has changed since.
-    `paused` says that a running job stands still.
+    `paused` says that a running job stands still. `unkillable_pids` are those of its processes that live on although
+    they were killed: they are in a system call that nothing interrupts.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Job:
     output_bytes: int = 0
     limits: Limits = field(default_factory=Limits)
     paused: bool = False
+    unkillable_pids: tuple[int, ...] = ()
 
     @property
     def state(self) -> JobState:

@@ -64,6 +64,11 @@ class Execution(Protocol):
         """Whether the job stands still."""
         ...
 
+    @property
+    def unkillable_pids(self) -> tuple[int, ...]:
+        """The processes that live on although they were killed."""
+        ...
+
     async def pause(self) -> bool:
         """Have all processes stand still, and the time limit with them; `False` if the job has ended.
 

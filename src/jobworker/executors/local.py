@@ -369,6 +369,11 @@ class LocalExecution:
         """Whether the job stands still."""
         return self._supervision.paused
 
+    @property
+    def unkillable_pids(self) -> tuple[int, ...]:
+        """The processes that live on although they were killed."""
+        return self._supervision.unkillable_pids
+
     async def pause(self) -> bool:
         """Have the job stand still; see `Execution.pause`."""
         return await self._set_paused(paused=True)

@@ -78,21 +78,20 @@ def take_place(mode: CgroupMode, name: str) -> Generator[Place]:
 
 
 def _find(name: str, held: ExitStack) -> Place:
-    base = placement.own_base()
-    if not placement.systemd_runs() or (base is not None and _stays(base)):
-        if base is None:
-            return _without("there is no control group of version 2 that this server may make groups in")
+    base, slice_ = placement.own_base(), placement.slice_for_scopes()
+    if base is not None and (not placement.systemd_runs() or _stays(base)):
         return _settle(base, None, name)
-    if os.geteuid() != 0:
-        if base is None:
-            return _without("systemd has left no control group to this server")
-        return _track(base, name, "systemd could not start this unit again: it needs DelegateSubgroup=daemon (254)")
-    try:
-        scope = held.enter_context(in_scope(f"{name}-jobs"))
-    except OSError as error:
-        reason = f"systemd gives no scope for jobs: {error.strerror}"
-        return _without(reason) if base is None else _track(base, name, reason)
-    return _settle(scope, scope / placement.LEAF, name)
+    reason = "there is no control group of version 2 that this server may make groups in"
+    if slice_ is not None:
+        try:
+            scope = held.enter_context(in_scope(slice_, f"{name}-jobs"))
+        except OSError as error:
+            reason = f"systemd gives no scope for jobs: {error.strerror}"
+        else:
+            return _settle(scope, scope / placement.LEAF, name)
+    elif base is not None:
+        reason = "systemd could not start this unit again: it needs DelegateSubgroup=daemon, of systemd 254"
+    return _without(reason) if base is None else _track(base, name, reason)
 
 
 def _stays(base: Path) -> bool:

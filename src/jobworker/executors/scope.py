@@ -1,7 +1,7 @@
 """A scope of systemd's for our supervisors and jobs.
 
 A service that hands controllers on to groups of its own cannot be started again by systemd while jobs live in them
-(systemd/systemd: processes go into leaves only, and the service's group is none any more). A scope is never started
+(it would put the new process into the service's group, which is no leaf any more). A scope is never started
 again: it is there as long as a process is in it.
 """
 
@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobworker.linux import kernel_file
-from jobworker.linux.placement import LEAF, group_of, mount_point
+from jobworker.linux.placement import LEAF, group_of
 
-SLICE = "system.slice"
 _RUN = "/usr/bin/systemd-run"
 _PROPERTIES = ("Delegate=yes", "OOMPolicy=continue", "TasksMax=infinity")
 _READY = b"in\n"
@@ -36,12 +35,12 @@ class _Keeper(NamedTuple):
 
 
 @contextmanager
-def in_scope(name: str) -> Generator[Path]:
-    """Have a scope of this name, the present one if there is one; yields its group, which has a leaf.
+def in_scope(slice_: Path, name: str) -> Generator[Path]:
+    """Have a scope of this name in a slice, the present one if there is one; yields its group, which has a leaf.
 
     It stays as long as a process is in it. It blocks while systemd works. Raises `OSError` that says what systemd said.
     """
-    keeper = _enter(name)
+    keeper = _enter(slice_, name)
     try:
         group = group_of(keeper.pid)
         assert group is not None  # noqa: S101 - it has been moved there
@@ -50,18 +49,20 @@ def in_scope(name: str) -> Generator[Path]:
         _leave(keeper)
 
 
-def _enter(name: str) -> _Keeper:
+def _enter(slice_: Path, name: str) -> _Keeper:
+    properties = [f"--property={one}" for one in _PROPERTIES]
+    manager = "--system" if os.geteuid() == 0 else "--user"
+    run = [_RUN, manager, "--quiet", "--scope", f"--slice={slice_.name}", f"--unit={name}", *properties, "--", *_KEEP]
     problem: OSError | None = None
     for _ in range(_ATTEMPTS):
         keeper = _spawn(_KEEP)
         try:
-            _move(keeper, Path(f"{mount_point()}/{SLICE}/{name}.scope"))
+            _move(keeper, slice_ / f"{name}.scope")
         except OSError:  # there is none, or not any more
             _leave(keeper)
         else:
             return keeper
-        properties = [f"--property={one}" for one in _PROPERTIES]
-        keeper = _spawn([_RUN, "--quiet", "--scope", f"--slice={SLICE}", f"--unit={name}", *properties, "--", *_KEEP])
+        keeper = _spawn(run)
         said = _read(keeper)
         try:
             if said != _READY:
@@ -87,7 +88,7 @@ def _spawn(command: list[str]) -> _Keeper:
         pid = os.posix_spawn(
             command[0],
             command,
-            {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}"},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, their_input, 0),
                 (os.POSIX_SPAWN_DUP2, their_output, 1),

@@ -37,6 +37,7 @@ class Supervision:
         self.over: asyncio.Future[None] = self._loop.create_future()
         self.stop: StopRequest | None = None
         self.paused = False
+        self.unkillable_pids: tuple[int, ...] = ()
         self._loop.add_reader(connection, self._receive)
 
     async def request_stop(self, stop: StopRequest) -> bool:
@@ -116,6 +117,8 @@ class Supervision:
                 self.stop = stop_from(stop)
             case {"event": "paused", "paused": paused}:
                 self.paused = paused
+            case {"event": "unkillable", "pids": pids}:
+                self.unkillable_pids = tuple(pids)
             case {"event": "ended"}:
                 if not self.over.done():
                     self.over.set_result(None)

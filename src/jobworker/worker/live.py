@@ -26,9 +26,14 @@ class LiveJob:
     @property
     def job(self) -> Job:
         """The job as it is now, but for the size of its output while it runs."""
-        if self._job.end is None:
-            return replace(self._job, stop=self.execution.stop or self._job.stop, paused=self.execution.paused)
-        return self._job
+        if self._job.end is not None:
+            return self._job
+        return replace(
+            self._job,
+            stop=self.execution.stop or self._job.stop,
+            paused=self.execution.paused,
+            unkillable_pids=self.execution.unkillable_pids,
+        )
 
     def limit(self, limits: Limits) -> None:
         """These limits are in force now."""
@@ -42,6 +47,7 @@ class LiveJob:
             stop=outcome.stop or self.job.stop,
             output_bytes=outcome.end.output_bytes,
             paused=False,
+            unkillable_pids=(),
         )
 
     def end(self, job: Job) -> None:

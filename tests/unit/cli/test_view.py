@@ -75,6 +75,7 @@ def test_a_job_that_runs() -> None:
     assert ending(replace(running, paused=True)) == "paused"
     stop = StopRequest(requested_by="ada", request_time=NOON)
     assert ending(replace(running, paused=True, stop=stop)) == "being stopped"
+    assert ending(replace(running, stop=stop, unkillable_pids=(7, 8))) == "cannot be killed"
 
 
 def test_limits_and_usage_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

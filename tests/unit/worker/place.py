@@ -23,6 +23,7 @@ class Played:
     start_time: datetime = field(default_factory=lambda: datetime.now(UTC))
     stop: StopRequest | None = None
     paused: bool = False
+    unkillable_pids: tuple[int, ...] = ()
     limits: list[Limits] = field(default_factory=list[Limits])
     refusal: Exception | None = None
     may_update: asyncio.Event = field(default_factory=asyncio.Event)

@@ -360,6 +360,7 @@ class Job(_message.Message):
     OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    UNKILLABLE_PIDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Random UUID in its canonical form, assigned by the server, never reused."""
     state: Global___Job.State.ValueType
@@ -394,6 +395,12 @@ class Job(_message.Message):
     def limits(self) -> Global___Limits:
         """The limits in force: what the spec asks for, else the server's defaults, and what updates have changed since."""
 
+    @_builtins.property
+    def unkillable_pids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Processes of a running job that live on although they were killed, since they are in a system call that nothing
+        interrupts; at most 100. The job ends when they do.
+        """
+
     def __init__(
         self,
         *,
@@ -408,10 +415,11 @@ class Job(_message.Message):
         output_bytes: _builtins.int = ...,
         limits: Global___Limits | None = ...,
         paused: _builtins.bool = ...,
+        unkillable_pids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "limits", b"limits", "spec", b"spec", "start_time", b"start_time", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "id", b"id", "limits", b"limits", "output_bytes", b"output_bytes", "owner", b"owner", "paused", b"paused", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "id", b"id", "limits", b"limits", "output_bytes", b"output_bytes", "owner", b"owner", "paused", b"paused", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop", b"stop", "unkillable_pids", b"unkillable_pids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
