@@ -44,7 +44,7 @@ NEEDED = {
     Path("/lib/systemd/systemd"): "systemd",
     Path("/usr/bin/dbus-daemon"): "dbus",
 }
-MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "overlay", "virtiofs", "ext4")
+MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "overlay", "virtiofs", "ext4", "loop")
 SOCKET_LIMIT = 10.0  # seconds until virtiofsd listens; it takes milliseconds
 TIMED_OUT, FAILED = 124, 125
 
