@@ -58,6 +58,20 @@ def is_delegated(group: Path) -> bool:
     return False
 
 
+def slice_for_scopes() -> Path | None:
+    """Where the systemd that this process may ask for a scope puts it: the system's for root, else the user's own.
+
+    `None` without one. A process can be moved there only from within the tree of that systemd.
+    """
+    mount, own, uid = mount_point(), group_of(), os.geteuid()
+    if mount is None or own is None or not systemd_runs():
+        return None
+    if uid == 0:
+        return mount / "system.slice"
+    manager = next((group for group in own.parents if group.name == f"user@{uid}.service"), None)
+    return None if manager is None else manager / "app.slice"
+
+
 def has_room_for_groups(group: Path) -> bool:
     """Whether groups can be made in a group and killed as one, which a kernel before 5.14 cannot. It is tried."""
     return _files_below(group) >= {"cgroup.kill", "cgroup.freeze"}
