@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from jobworker.core.job import DEFAULT_GRACE, JobEnd, StopRequest
@@ -340,7 +341,7 @@ class Supervisor:
         """What the job has used; without a cgroup, what those of its processes have that were waited for."""
         wall_seconds = time.monotonic() - self._started_at
         if self._tree.cgroup is not None:
-            return usage.read(self._tree.cgroup.path, wall_seconds)
+            return replace(usage.read(self._tree.cgroup.path, wall_seconds), memory_bytes=None, pids=None)
         reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
         user, system = reaped.ru_utime, reaped.ru_stime
         return Usage(wall_seconds=wall_seconds, cpu_seconds=user + system, user_seconds=user, system_seconds=system)
