@@ -56,9 +56,9 @@ async def test_an_exit_code_and_a_signal_are_told_apart(worker: Worker) -> None:
         assert job.create_time <= ended.start_time <= end.end_time <= datetime.now(UTC)
 
 
-def waits(supervisor: int, *, after: Path) -> bool:
-    """Whether a supervisor has done all that belongs to a start, the last of which is a file, and sleeps."""
-    return after.exists() and " S " in Path(f"/proc/{supervisor}/stat").read_text()
+def state(pid: int) -> str:
+    """What a process does, as ps tells it: S for sleeping, T for stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 async def test_a_stop_after_a_natural_end_is_too_late(worker: Worker, gate: Gate, state_dir: Path) -> None:
@@ -71,9 +71,11 @@ async def test_a_stop_after_a_natural_end_is_too_late(worker: Worker, gate: Gate
     with JobDir.open(state_dir / "jobs" / job.id) as directory, directory.connect() as control:
         control.settimeout(LIMIT)
         assert protocol.decode(control.recv(protocol.MAX_MESSAGE_BYTES))["event"] == "started"
-        while not waits(supervisor, after=state_dir / "jobs" / job.id / "exit.json.new"):
+        while state(supervisor) != "S":  # until it waits for events
             pass
         os.kill(supervisor, signal.SIGSTOP)
+        while state(supervisor) != "T":
+            pass
         gate.open()
         gone([leader])  # a zombie, until its supervisor goes on
         control.send(protocol.encode({"op": "stop", "n": 1, "stop": stop_record(stop)}))
