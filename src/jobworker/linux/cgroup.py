@@ -17,6 +17,8 @@ from jobworker.linux import kernel_file
 # Seconds until all processes of a group stand still: it takes milliseconds, unless one of them is in a system call that
 # cannot be interrupted.
 FREEZE_PATIENCE = 2.0
+REMOVE_PATIENCE = 5.0  # seconds that an empty group may refuse to go; it takes milliseconds, and 1 s was too short
+_REMOVE_INTERVAL = 0.02
 
 _KEYED = ("io.max", "io.weight")  # files with a line a device, of which one is written at a time
 _NO_IO_LIMIT = "rbps=max wbps=max riops=max wiops=max"
@@ -136,6 +138,15 @@ class Cgroup:
                 if error.errno == errno.EBUSY:
                     return False
                 raise
+        return True
+
+    def remove_patiently(self) -> bool:
+        """Try `remove` for some seconds: the kernel lets go of an empty group lazily."""
+        deadline = time.monotonic() + REMOVE_PATIENCE
+        while not self.remove():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_REMOVE_INTERVAL)  # the kernel tells nobody when it has let go
         return True
 
 

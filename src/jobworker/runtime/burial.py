@@ -57,7 +57,7 @@ def _kill_cgroup(cgroup: Cgroup) -> None:
             cgroup.kill()
         time.sleep(interval)  # a process that the kernel does not let go of may take for ever; this one waits for it
         interval = min(interval * 2, MAX_KILL_INTERVAL)
-    cgroup.remove()
+    cgroup.remove_patiently()
 
 
 def _kill_marked(job_id: str, started: Record | None) -> None:
