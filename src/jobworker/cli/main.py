@@ -45,6 +45,7 @@ SECTIONS = {
     },
     "Set up": {
         "serve": _at("serve:serve", "Run the server, until SIGTERM or Ctrl-C."),
+        "doctor": _at("doctor:doctor", "Say whether a server would start here, and what to do about what is wrong."),
         "pki": _at("pki:pki", "Make and look at certificates."),
         "profile": _at("profile:profile", "Name a server and your certificate for it, once."),
         "info": _at("look:info", "Show what the server is and what it can do."),

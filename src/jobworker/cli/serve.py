@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -26,7 +26,10 @@ Examples:
 """
 
 
-def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _option(setting: Setting) -> Callable[[Command], Command]:
     if isinstance(setting.default, bool):
         names = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"
         return click.option(names, setting.name, default=None, help=setting.purpose)
@@ -34,18 +37,17 @@ def _option(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., N
     return click.option(setting.flag, setting.name, metavar=setting.kind.metavar, help=setting.purpose + shown)
 
 
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a flag for each setting, in their order."""
+def with_settings(command: Command) -> Command:
+    """Give a command a flag for the file and one for each setting, in their order."""
     for setting in reversed(list(SETTINGS.values())):
         command = _option(setting)(command)
-    return command
+    return click.option(
+        "--config", "file", type=click.Path(path_type=Path), envvar=FILE_VARIABLE, help="A TOML file with settings."
+    )(command)
 
 
 @click.command(help=_HELP)
-@click.option(
-    "--config", "file", type=click.Path(path_type=Path), envvar=FILE_VARIABLE, help="A TOML file with settings."
-)
-@_with_settings
+@with_settings
 def serve(file: Path | None, **flags: Any) -> None:  # noqa: ANN401 -- texts and booleans, which the settings read
     """Run the server."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from jobworker.linux.limits import FILES
 
 REQUIRED = ("cpus", "memory", "io", "pids")
 
-_REMEDY = (
+REMEDY = (
     "start the server as root, as a unit with Delegate=yes and DelegateSubgroup=daemon (systemd 254), or by "
     "systemd-run --user --scope -p Delegate=yes; in a container, with a writable cgroup namespace"
 )
@@ -55,6 +55,16 @@ class Place:
                     "cpuset", f"{limits.cpuset} is not within the CPUs of jobs here, {there}"
                 )
 
+    def check_required(self) -> None:
+        """Raise `InvalidArgumentError` unless the limits can be enforced that a server may require."""
+        if lacking := [limit for limit in REQUIRED if limit in self.missing]:
+            reasons = "; ".join(dict.fromkeys(self.missing[limit] for limit in lacking))
+            raise InvalidArgumentError(
+                "cgroups",
+                f"{', '.join(lacking)} cannot be limited here, as is required: {reasons}. To have them, {REMEDY}. "
+                'To go without, set cgroups = "auto"',
+            )
+
 
 @contextmanager
 def take_place(mode: CgroupMode, name: str) -> Generator[Place]:
@@ -67,14 +77,41 @@ def take_place(mode: CgroupMode, name: str) -> Generator[Place]:
         return
     with ExitStack() as held:
         place = _find(name, held)
-        if mode == "require" and (lacking := [limit for limit in REQUIRED if limit in place.missing]):
-            reasons = "; ".join(dict.fromkeys(place.missing[limit] for limit in lacking))
-            raise InvalidArgumentError(
-                "cgroups",
-                f"{', '.join(lacking)} cannot be limited here, as is required: {reasons}. To have them, {_REMEDY}. "
-                'To go without, set cgroups = "auto"',
-            )
+        if mode == "require":
+            place.check_required()
         yield place
+
+
+@contextmanager
+def try_place(name: str) -> Generator[Place]:
+    """Make ready groups as `take_place` does, for a look: in the end all is as it was. Raises `OSError`."""
+    with _putting_back(placement.own_base()), take_place("auto", name) as place:
+        try:
+            yield place
+        finally:
+            if place.jobs is not None:
+                place.jobs.rmdir()
+
+
+@contextmanager
+def _putting_back(base: Path | None) -> Generator[None]:
+    """Put the processes and the controllers of a group back to where they were."""
+    if base is None:
+        yield
+        return
+    leaf = base / placement.LEAF
+    new_leaf = not leaf.exists()
+    processes, controllers = placement.processes_in(base), placement.handed_on(base)
+    try:
+        yield
+    finally:
+        placement.take_back(base, placement.handed_on(base) - controllers)
+        if leaf.exists():
+            inside = placement.processes_in(leaf)
+            placement.move(inside if new_leaf else inside & processes, base)
+        if new_leaf:
+            with suppress(OSError):  # there is none, or somebody else uses it by now
+                leaf.rmdir()
 
 
 def _find(name: str, held: ExitStack) -> Place:

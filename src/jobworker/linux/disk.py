@@ -36,7 +36,7 @@ def _device_under(path: str, layers: int) -> int | None:
     if os.major(device):
         return device
     # Without a device of its own: btrfs has one that its mount names, an overlay has the disk of its upper layer.
-    kind, source, options = _mount_of(path)
+    kind, source, options = mount_of(path)
     if kind == "overlay" and layers:
         upper = next((word for word in options.split(",") if word.startswith(_UPPER)), None)
         return None if upper is None else _device_under(upper.removeprefix(_UPPER), layers - 1)
@@ -45,7 +45,7 @@ def _device_under(path: str, layers: int) -> int | None:
     return _device_under(source, 0) if layers else None
 
 
-def _mount_of(path: str) -> tuple[str, str, str]:
+def mount_of(path: str) -> tuple[str, str, str]:
     """Type, source and options of the file system that a path is on: of the last mount at the longest mount point."""
     path = os.path.realpath(path)
     found, longest = ("", "", ""), -1

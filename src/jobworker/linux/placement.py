@@ -102,17 +102,39 @@ def empty_into_leaf(base: Path) -> None:
     leaf = base / LEAF
     leaf.mkdir(exist_ok=True)
     for _ in range(_MOVE_ROUNDS):
-        pids = kernel_file.read(f"{base}/cgroup.procs").split()
+        pids = processes_in(base)
         if not pids:
             return
-        for pid in pids:
-            with suppress(ProcessLookupError):  # it has just ended
-                kernel_file.write(f"{leaf}/cgroup.procs", pid.decode())
+        move(pids, leaf)
+
+
+def processes_in(group: Path) -> set[int]:
+    """The processes of a group, without those of the groups below it."""
+    return set(map(int, kernel_file.read(f"{group}/cgroup.procs").split()))
+
+
+def move(pids: Iterable[int], group: Path) -> None:
+    """Move processes into a group. Raises `OSError`."""
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has just ended
+            kernel_file.write(f"{group}/cgroup.procs", str(pid))
 
 
 def offered_controllers(group: Path) -> set[str]:
     """The controllers that a group could hand on."""
     return set(kernel_file.read(f"{group}/cgroup.controllers").decode().split())
+
+
+def handed_on(group: Path) -> set[str]:
+    """The controllers that a group hands on."""
+    return set(kernel_file.read(f"{group}/cgroup.subtree_control").decode().split())
+
+
+def take_back(group: Path, controllers: Iterable[str]) -> None:
+    """Hand controllers on no longer, but for those that are in use below."""
+    for controller in controllers:
+        with suppress(OSError):
+            kernel_file.write(f"{group}/cgroup.subtree_control", f"-{controller}")
 
 
 def hand_on(group: Path, controllers: Iterable[str] = CONTROLLERS) -> dict[str, str]:

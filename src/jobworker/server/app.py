@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
-import socket
 from datetime import timedelta
 
 import grpc
@@ -26,6 +23,7 @@ from jobworker.server.gate import Gate
 from jobworker.server.held import HeldCalls
 from jobworker.server.jobs import JobService
 from jobworker.server.limits import RoleLimits
+from jobworker.server.port import check_free
 from jobworker.server.tls import CertificateReloader
 from jobworker.worker import Worker
 
@@ -67,7 +65,7 @@ class Api:
 
     def listen(self, host: str, port: int) -> int:
         """Take a port, and tell which. Calls wait there until the start. Raises `StartError`."""
-        _check_free(host, port)
+        check_free(host, port)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             return self._server.add_secure_port(address, self._credentials)
@@ -125,18 +123,3 @@ def _options(*, max_request_bytes: int, max_streams: int) -> tuple[tuple[str, in
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
     )
-
-
-def _check_free(host: str, port: int) -> None:
-    """Raise `StartError` that says why a port cannot be had; gRPC only says that."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise StartError(f"cannot listen on {host!r}: {error.strerror}") from None
-    try:
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        hint = "; is another server running there?" if error.errno == errno.EADDRINUSE else ""
-        raise StartError(f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}{hint}") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -66,25 +66,51 @@ class Certificates:
     versions: Versions
 
 
+class ServerCertificate(NamedTuple):
+    """The server's certificate: the whole file, the first certificate in it, and what its key is."""
+
+    chain: bytes
+    leaf: x509.Certificate
+    key_type: KeyType
+    version: Version
+
+
 def read_certificates(files: CertificateFiles) -> Certificates:
     """Read the three files. Raises `StartError` that names the file and what is wrong with it."""
-    chain, chain_version = _read(files.certificate, "server certificate")
-    leaf = _load_leaf(files.certificate, chain)
-    key_type = _key_type(files.certificate, leaf.public_key())
-    key, key_version = _read(files.key, "private key")
-    if _public_part(files.key, key) != leaf.public_key():
-        raise StartError(f"the private key in {files.key} is not the one of the certificate in {files.certificate}")
-    client_ca, client_ca_version = _read(files.client_ca, "CA of client certificates")
-    _check_authorities(files.client_ca, client_ca)
+    certificate = read_server_certificate(files.certificate)
+    key, key_version = read_server_key(files.key, files.certificate, certificate.leaf)
+    client_ca, client_ca_version = read_client_ca(files.client_ca)
     return Certificates(
-        certificate=chain,
+        certificate=certificate.chain,
         key=key,
         client_ca=client_ca,
-        key_type=key_type,
-        serial=serial_text(serial_number(leaf)),
-        not_after=leaf.not_valid_after_utc,
-        versions=(chain_version, key_version, client_ca_version),
+        key_type=certificate.key_type,
+        serial=serial_text(serial_number(certificate.leaf)),
+        not_after=certificate.leaf.not_valid_after_utc,
+        versions=(certificate.version, key_version, client_ca_version),
     )
+
+
+def read_server_certificate(path: Path) -> ServerCertificate:
+    """Read a certificate that a server can use now. Raises `StartError`."""
+    chain, version = _read(path, "server certificate")
+    leaf = _load_leaf(path, chain)
+    return ServerCertificate(chain, leaf, _key_type(path, leaf.public_key()), version)
+
+
+def read_server_key(path: Path, certificate_path: Path, certificate: x509.Certificate) -> tuple[bytes, Version]:
+    """Read the key of a certificate. Raises `StartError`, also for the key of another one."""
+    key, version = _read(path, "private key")
+    if _public_part(path, key) != certificate.public_key():
+        raise StartError(f"the private key in {path} is not the one of the certificate in {certificate_path}")
+    return key, version
+
+
+def read_client_ca(path: Path) -> tuple[bytes, Version]:
+    """Read the certificates of authorities, of which one at least has not expired. Raises `StartError`."""
+    client_ca, version = _read(path, "CA of client certificates")
+    _check_authorities(path, client_ca)
+    return client_ca, version
 
 
 def _version(stat: os.stat_result) -> Version:

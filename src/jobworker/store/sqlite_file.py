@@ -25,25 +25,23 @@ _REBUILD = (
 
 def open_database(path: Path, durability: Durability) -> sqlite3.Connection:
     """A connection in autocommit mode, for the calling thread alone. Raises `StoreError`."""
-    what = f"the job database {path}"
+    what = _what(path)
     try:
         _make_file(path, what)
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
-        )
     except OSError as error:
         raise StoreError(f"cannot open {what}: {error.strerror}") from error
-    except sqlite3.Error as error:
-        raise store_error(what, error) from error
-    try:
+    with _connecting(path, what) as connection:
         _set_up(connection, what, durability)
-    except sqlite3.Error as error:
-        connection.close()
-        raise store_error(what, error) from error
-    except BaseException:
-        connection.close()
-        raise
     return connection
+
+
+def check_database(path: Path) -> None:
+    """Raise `StoreError` where `open_database` would refuse a file for what it holds. Nothing is changed."""
+    what = _what(path)
+    _check_file(path, what)
+    with _connecting(path, what) as connection:
+        _check_origin(connection, what, newest=len(migrations()))
+    connection.close()
 
 
 def migrate(connection: sqlite3.Connection, scripts: Sequence[str]) -> None:
@@ -96,6 +94,29 @@ def store_error(what: str, error: sqlite3.Error) -> StoreError:
             return StoreError(f"{what} cannot be used: {error}")
 
 
+def _what(path: Path) -> str:
+    return f"the job database {path}"
+
+
+@contextmanager
+def _connecting(path: Path, what: str) -> Generator[sqlite3.Connection]:
+    """A connection that stays open, unless its body fails. Raises `StoreError` for errors of SQLite's."""
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
+        )
+    except sqlite3.Error as error:
+        raise store_error(what, error) from error
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        connection.close()
+        raise store_error(what, error) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
 def _make_file(path: Path, what: str) -> None:
     """Make an empty file if there is none, for its owner alone; SQLite gives the -wal and -shm files the same mode.
 
@@ -104,14 +125,18 @@ def _make_file(path: Path, what: str) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode=0o600))
     except FileExistsError:
-        if not path.is_file():
-            raise StoreError(f"{what} is no regular file: {_REBUILD}") from None
-        if not all(os.access(name, os.R_OK | os.W_OK, effective_ids=True) for name in (path, path.parent)):
-            raise StoreError(f"{what} {_READ_ONLY}") from None
+        _check_file(path, what)
         if path.stat().st_mode & 0o077:  # copied back by somebody
             path.chmod(0o600)
     else:
         _sync_folder(path.parent)
+
+
+def _check_file(path: Path, what: str) -> None:
+    if not path.is_file():
+        raise StoreError(f"{what} is no regular file: {_REBUILD}") from None
+    if not all(os.access(name, os.R_OK | os.W_OK, effective_ids=True) for name in (path, path.parent)):
+        raise StoreError(f"{what} {_READ_ONLY}") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ HEAVY = {
     "tomllib",
 }
 COMMANDS = [name for section in SECTIONS.values() for name in section]
-LIGHT_COMMANDS = [name for name in COMMANDS if name not in ("serve", "pki")]
+LIGHT_COMMANDS = [name for name in COMMANDS if name not in ("serve", "doctor", "pki")]
 
 SCRIPT = """
 import sys
@@ -50,7 +50,7 @@ def test_help_loads_no_command() -> None:
     loaded = modules_after("--help")
     assert not loaded & HEAVY
     assert not loaded & {
-        f"jobworker.cli.{name}" for name in ("run", "start", "look", "watch", "control", "serve", "pki")
+        f"jobworker.cli.{name}" for name in ("run", "start", "look", "watch", "control", "serve", "doctor", "pki")
     }
 
 

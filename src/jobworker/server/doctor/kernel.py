@@ -1,0 +1,168 @@
+"""What the kernel can do, and where the control groups of jobs would be."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from jobworker.auth.roles import Role
+from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.limit_policy import LimitPolicy
+from jobworker.executors.base import CgroupMode
+from jobworker.executors.place import REMEDY, REQUIRED, Place, try_place
+from jobworker.executors.user import JobUser
+from jobworker.linux import kernel_file, placement
+from jobworker.linux.cgroup import Cgroup
+from jobworker.linux.limits import FILES
+from jobworker.linux.syscalls import clone_into_cgroup
+from jobworker.server.doctor.finding import Finding, error, ok, skipped, warning
+from jobworker.server.limits import RoleLimits
+
+_GROUPS_KILLED = (5, 14)  # the first kernel with cgroup.kill
+_CONTROLLERS = {
+    "cpu": "cpus",
+    "memory": "memory",
+    "io": "io",
+    "pids": "pids",
+    "cpuset": "cpuset",
+}  # and a limit of each
+_PRESSURE = "/proc/pressure/cpu"
+_UNKNOWN = (
+    "have the kernel offer it to version 2: boot with cgroup_no_v1=all, and with cgroup_enable=memory where the memory "
+    "controller is disabled; in a container, have its runtime hand it on"
+)
+_OFF = "control groups are off (cgroups)"
+
+_Lacking = Callable[[str, str, str], Finding]  # error or warning
+
+
+def examine_kernel() -> Iterator[Finding]:
+    """The kernel itself."""
+    release = os.uname().release
+    if _version(release) < _GROUPS_KILLED:
+        yield warning("kernel", f"Linux {release} cannot kill a control group as one", "use Linux 5.14 or newer")
+    else:
+        yield ok("kernel", f"Linux {release}")
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as problem:
+        yield error("pidfd", f"processes cannot be held: {problem.strerror}", "use Linux 5.3 or newer")
+    else:
+        yield ok("pidfd", "processes can be held by a descriptor")
+    try:
+        kernel_file.read(_PRESSURE)
+    except OSError as problem:
+        yield warning(
+            "pressure",
+            f"what jobs wait for is not measured ({_PRESSURE}: {problem.strerror})",
+            "boot with psi=1, on a kernel with CONFIG_PSI",
+        )
+    else:
+        yield ok("pressure", "what jobs wait for is measured (PSI)")
+
+
+def examine_job_user(name: str | None) -> Iterator[Finding]:
+    """Whom jobs run as."""
+    try:
+        yield ok("job_user", f"jobs run as {JobUser.find(name).name!r}")
+    except InvalidArgumentError as problem:
+        yield error("job_user", str(problem))
+
+
+def examine_cgroups(mode: CgroupMode, policies: Mapping[Role, LimitPolicy]) -> Iterator[Finding]:
+    """The control groups, which are tried in a group that goes again. It may block."""
+    if mode == "off":
+        names = ("cgroup_mount", "cgroup_delegation", *map(_controller, _CONTROLLERS), "limits", "clone_into_cgroup")
+        yield from (skipped(name, _OFF) for name in names)
+        return
+    mount = placement.mount_point()
+    lacking = error if mode == "require" else warning
+    if mount is None:
+        remedy = "boot with systemd.unified_cgroup_hierarchy=1; in a container, with a cgroup namespace of its own"
+        yield lacking("cgroup_mount", "control groups of version 2 are not mounted", remedy)
+    else:
+        yield ok("cgroup_mount", f"control groups of version 2 are at {mount}")
+    try:
+        with try_place(f"jobworker-doctor-{os.getpid()}") as place:
+            yield _delegation(place, lacking)
+            yield from _controllers(place, lacking, set() if mount is None else placement.offered_controllers(mount))
+            yield _limits(place, mode, RoleLimits(policies=policies).requested())
+            yield _no_groups() if place.jobs is None else _clone(place.jobs)
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        yield error("cgroup_delegation", f"no groups can be made: {where}{problem.strerror}", REMEDY)
+
+
+def _delegation(place: Place, lacking: _Lacking) -> Finding:
+    name, reasons = "cgroup_delegation", set(place.missing.values())
+    if place.enforceable or len(reasons) > 1:  # one reason for everything is the place's
+        return ok(name, f"jobs get their groups in {place.jobs and place.jobs.parent}")
+    groups = (
+        "jobs get no groups" if place.jobs is None else f"jobs get groups in {place.jobs.parent} that limit nothing"
+    )
+    return lacking(name, f"{groups}: {', '.join(reasons)}", REMEDY)
+
+
+def _controllers(place: Place, lacking: _Lacking, known: set[str]) -> Iterator[Finding]:
+    """`known` are those that the top of the tree has."""
+    for controller, limit in _CONTROLLERS.items():
+        if limit in place.missing:
+            say = lacking if limit in REQUIRED else warning
+            yield say(_controller(controller), place.missing[limit], REMEDY if controller in known else _UNKNOWN)
+        else:
+            yield ok(_controller(controller), f"{controller} can be limited")
+
+
+def _limits(place: Place, mode: CgroupMode, configured: tuple[str, ...]) -> Finding:
+    name = "limits"
+    if mode == "require":
+        try:
+            place.check_required()
+        except InvalidArgumentError as problem:
+            return error(name, str(problem))
+    if unenforced := [limit for limit in configured if limit in place.missing]:
+        detail = f"configured, and cannot be enforced: {', '.join(unenforced)}"
+        say = error if mode == "require" else warning
+        return say(name, detail, "take them out of the file, or have the controllers that are missing")
+    missing = ", ".join(limit for limit in FILES if limit in place.missing)
+    return ok(name, f"refused when a job asks for them: {missing}" if missing else "all can be enforced")
+
+
+def _no_groups() -> Finding:
+    return skipped("clone_into_cgroup", "there are no groups")
+
+
+def _clone(jobs: Path) -> Finding:
+    name = "clone_into_cgroup"
+    if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 -- a listing of the kernel's
+        return skipped(name, "it can be tried only by a process with a single thread")
+    group = Cgroup(jobs / "probe")
+    group.create()
+    try:
+        descriptor = group.open()
+        try:
+            pid = clone_into_cgroup(descriptor)
+        finally:
+            os.close(descriptor)
+        if pid == 0:
+            os._exit(0)  # the child of clone3, which may do nothing else
+        os.waitpid(pid, 0)
+    except OSError as problem:
+        return warning(
+            name,
+            f"jobs cannot be born in their groups ({problem.strerror}), and are moved there before they execute",
+            "use Linux 5.7 or newer; in a container, allow clone3 (seccomp)",
+        )
+    finally:
+        group.remove()
+    return ok(name, "jobs are born in their groups")
+
+
+def _controller(name: str) -> str:
+    return f"controller_{name}"
+
+
+def _version(release: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", release)[:2]))

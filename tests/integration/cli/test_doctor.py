@@ -1,0 +1,280 @@
+"""`jobworker doctor` says what keeps a server from starting, and agrees with the server about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobworker.linux.placement import mount_point
+from tests.support.kernel import missing_controllers
+from tests.support.pki import EXPIRED, NOT_YET_VALID, Authority
+from tests.support.program import JOBWORKER, Finished, Program
+from tests.support.server import base_environ, running_server
+
+Settings = dict[str, Any]  # flags of `serve` without the dashes
+
+SETTINGS = ("state-dir", "server-cert", "server-key", "client-ca")
+
+jobworker = Program(environ=base_environ())
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings that a server starts with."""
+    authority = Authority()
+    files = authority.server().write(tmp_path, "server")
+    (tmp_path / "ca.crt").write_bytes(authority.certificate)
+    return {
+        "listen": "127.0.0.1:0",
+        "state-dir": tmp_path / "state",
+        "server-cert": files.certificate,
+        "server-key": files.key,
+        "client-ca": tmp_path / "ca.crt",
+    }
+
+
+def words_of(settings: Settings) -> list[str]:
+    """Settings as a command line."""
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def serve_starts(settings: Settings) -> bool:
+    """Whether a server with these settings comes to serve; it is ended then."""
+    command = [JOBWORKER, "serve", *words_of(settings)]
+    with subprocess.Popen(command, env=base_environ(), stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        started = any(line.startswith("jobworker: serving on") for line in server.stderr)
+        server.terminate()
+        server.stderr.read()
+    return started
+
+
+def doctor(settings: Settings, *words: str | Path, code: int | None = 0) -> Finished:
+    """What the doctor says, as JSON."""
+    return jobworker("doctor", *words_of(settings), "--output", "json", *words, code=code)
+
+
+def by_name(finished: Finished) -> dict[str, dict[str, str | None]]:
+    """The findings, each of which has a name of its own."""
+    names = [finding["name"] for finding in finished.json]
+    assert len(set(names)) == len(names)
+    return {finding["name"]: finding for finding in finished.json}
+
+
+def errors(finished: Finished) -> set[str]:
+    """What is said to keep the server from starting."""
+    return {name for name, finding in by_name(finished).items() if finding["status"] == "error"}
+
+
+def _expired(settings: Settings) -> None:
+    Authority().server(lifetime=EXPIRED).write(settings["client-ca"].parent, "server")
+
+
+def _not_yet_valid(settings: Settings) -> None:
+    Authority().server(lifetime=NOT_YET_VALID).write(settings["client-ca"].parent, "server")
+
+
+def _wrong_key(settings: Settings) -> None:
+    settings["server-key"] = Authority().server().write(settings["client-ca"].parent, "other").key
+
+
+def _no_certificate(settings: Settings) -> None:
+    settings["server-cert"] = settings["client-ca"].parent / "missing.crt"
+
+
+def _no_authority(settings: Settings) -> None:
+    settings["client-ca"].write_text("no certificate")
+
+
+def _state_in_a_file(settings: Settings) -> None:
+    settings["state-dir"] = settings["client-ca"] / "state"
+
+
+def _state_that_cannot_be_made(settings: Settings) -> None:
+    settings["state-dir"] = "/proc/jobworker"
+
+
+def _foreign_database(settings: Settings) -> None:
+    settings["state-dir"].mkdir(mode=0o700)
+    (settings["state-dir"] / "jobs.db").write_text("no database, but as long as the header of one" * 10)
+
+
+def _no_user(settings: Settings) -> None:
+    settings["job-user"] = "nobody-of-this-name"
+
+
+def _no_audit_log(settings: Settings) -> None:
+    settings["audit-log"] = settings["client-ca"].parent / "missing" / "audit.log"
+
+
+def _unknown_host(settings: Settings) -> None:
+    settings["listen"] = "192.0.2.1:0"
+
+
+def _wrong_setting(settings: Settings) -> None:
+    settings["retention-age"] = "soon"
+
+
+def _bad_file(settings: Settings) -> None:
+    settings["config"] = settings["client-ca"].parent / "server.toml"
+    settings["config"].write_text("[limits.default]\nmemory = '2G'\n[limits.maximum]\nmemory = '1G'\n")
+
+
+@pytest.mark.parametrize(
+    "spoil, blamed",
+    [
+        (_expired, {"server_cert", "server_key"}),
+        (_not_yet_valid, {"server_cert", "server_key"}),
+        (_wrong_key, {"server_key"}),
+        (_no_certificate, {"server_cert"}),
+        (_no_authority, {"client_ca"}),
+        (_state_in_a_file, {"state_dir"}),
+        (_state_that_cannot_be_made, {"state_dir"}),
+        (_foreign_database, {"state_dir"}),
+        (_no_user, {"job_user"}),
+        (_no_audit_log, {"audit_log"}),
+        (_unknown_host, {"port"}),
+        (_wrong_setting, {"settings"}),
+        (_bad_file, {"settings"}),
+    ],
+)
+def test_agrees_with_the_server_on_what_is_wrong(
+    settings: Settings, spoil: Callable[[Settings], None], blamed: set[str]
+) -> None:
+    """What the doctor calls an error keeps the server from starting."""
+    spoil(settings)
+    found = errors(doctor(settings, code=1))
+    assert found
+    assert found <= blamed
+    assert not serve_starts(settings)
+
+
+@pytest.mark.parametrize("change", [{}, {"cgroups": "off"}, {"durability": "power"}, {"audit-log": "off"}])
+def test_agrees_with_the_server_on_what_is_right(settings: Settings, change: Settings) -> None:
+    """Where the doctor finds no error, the server starts: in a new folder, and in the one that is left then."""
+    settings |= change
+    for _ in range(2):
+        assert errors(doctor(settings)) == set()
+        assert serve_starts(settings)
+
+
+def test_agrees_with_the_server_on_required_limits(settings: Settings) -> None:
+    """Controllers that are missing are errors where limits are required, and the server does not start."""
+    settings["cgroups"] = "require"
+    finished = doctor(settings, code=None)
+    assert finished.code == (1 if errors(finished) else 0)
+    assert serve_starts(settings) == (finished.code == 0)
+    if missing_controllers():
+        assert "limits" in errors(finished)
+        assert by_name(doctor({**settings, "cgroups": "auto"}))["controller_memory"]["status"] in ("ok", "warning")
+    assert by_name(doctor({**settings, "cgroups": "off"}))["controller_memory"]["status"] == "skipped"
+
+
+def test_agrees_with_the_server_on_a_port_in_use(settings: Settings) -> None:
+    """The process that has the port is named."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        settings["listen"] = f"127.0.0.1:{taken.getsockname()[1]}"
+        finished = doctor(settings, code=1)
+        assert errors(finished) == {"port"}
+        assert f"process {os.getpid()} (" in (by_name(finished)["port"]["detail"] or "")
+        assert not serve_starts(settings)
+
+
+def test_beside_a_running_server(settings: Settings, tmp_path: Path) -> None:
+    """A state directory in use is an error, and the server that uses it is not disturbed."""
+    with running_server(tmp_path) as server:
+        settings |= {"state-dir": server.state_dir, "server-cert": server.files.certificate}
+        finished = doctor(settings, code=1)
+        assert errors(finished) == {"state_dir"}
+        assert "in use by another server" in (by_name(finished)["state_dir"]["detail"] or "")
+        assert not serve_starts(settings)
+
+
+def test_nothing_is_left_behind(settings: Settings, tmp_path: Path) -> None:
+    """Files, folders and control groups are as they were."""
+    settings["audit-log"] = tmp_path / "audit.log"
+    before = sorted(tmp_path.rglob("*"))
+    with subprocess.Popen(
+        [JOBWORKER, "doctor", *words_of(settings)], env=base_environ(), stdout=subprocess.PIPE
+    ) as run:
+        run.communicate()
+    assert run.returncode == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    left = [folder for folder, _, _ in os.walk(mount_point() or "/nowhere") if f"doctor-{run.pid}" in folder]
+    assert not left
+
+
+def test_what_is_not_given_is_not_examined() -> None:
+    """Without settings the machine is examined, and what is not is said."""
+    found = by_name(doctor({"listen": "127.0.0.1:0"}))
+    for name in ("settings", *(setting.replace("-", "_") for setting in SETTINGS)):
+        assert found[name]["status"] == "skipped", name
+        assert "not given" in (found[name]["detail"] or "")
+    assert found["pidfd"]["status"] == "ok"
+
+
+def test_settings_come_from_where_serve_takes_them(settings: Settings, tmp_path: Path) -> None:
+    """A file, the environment and flags say the same as for the server."""
+    file = tmp_path / "server.toml"
+    file.write_text('state_dir = "state"\nserver_cert = "server.crt"\nserver_key = "missing.key"\nlisten = "[::1]:1"\n')
+    variables = {"JOBWORKER_CONFIG": str(file), "JOBWORKER_CLIENT_CA": str(settings["client-ca"])}
+    program = Program(environ={**base_environ(), **variables})
+    finished = program("doctor", "--listen", settings["listen"], "--output", "json", code=1)
+    assert errors(finished) == {"server_key"}
+    assert by_name(finished)["settings"]["status"] == "ok"
+
+
+def test_client_certificate(settings: Settings, tmp_path: Path) -> None:
+    """Its roles are shown; what the server would refuse it for is a warning, since the server starts."""
+    authority = Authority()
+    Path(settings["client-ca"]).write_bytes(authority.certificate)
+    good = authority.client("alice", roles="user").write(tmp_path, "good").certificate
+    finding = by_name(doctor(settings, "--client-cert", good))["client_cert"]
+    assert "alice, roles user" in (finding["detail"] or "")
+    assert "no authority in client_ca" not in (finding["detail"] or "")
+    without = authority.client("alice", roles=None).write(tmp_path, "without").certificate
+    finding = by_name(doctor(settings, "--client-cert", without))["client_cert"]
+    assert finding["status"] == "warning"
+    assert "no role extension" in (finding["detail"] or "")
+    foreign = Authority().client("alice").write(tmp_path, "foreign").certificate
+    finding = by_name(doctor(settings, "--client-cert", foreign))["client_cert"]
+    assert finding["status"] == "warning"
+    assert "no authority in client_ca has issued it" in (finding["detail"] or "")
+
+
+def test_clock(settings: Settings) -> None:
+    """A certificate file that is from the future says that the clock is behind."""
+    os.utime(settings["client-ca"], (4e9, 4e9))
+    finding = by_name(doctor(settings))["clock"]
+    assert finding["status"] == "warning"
+    assert "client_ca is of 2096-" in (finding["detail"] or "")
+
+
+def test_for_people(settings: Settings) -> None:
+    """A table with a line a finding, remedies below, no colour in a pipe, and the verdict on stderr."""
+    settings["server-key"].chmod(0o644)
+    finished = jobworker("doctor", *words_of(settings))
+    assert finished.complaint == "`jobworker serve` would start"
+    assert "\x1b" not in finished.text
+    lines = [line.split(maxsplit=2) for line in finished.text.splitlines()]
+    assert ["pidfd", "ok", "processes can be held by a descriptor"] in lines
+    key = next(index for index, line in enumerate(lines) if line[:2] == ["server_key", "warning"])
+    assert lines[key + 1] == ["->", "chmod", f"600 {settings['server-key']}"]
+
+
+def test_documented_names(settings: Settings) -> None:
+    """docs/cli.md has exactly the names that there are."""
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+    section = page.partition("## The doctor\n")[2].partition("\n## ")[0]
+    table = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = [name.strip(" `") for cell in table for name in cell.split(",")]
+    assert named == list(by_name(doctor(settings)))
+    assert json.loads(doctor(settings).stdout)[0].keys() == {"name", "status", "detail", "remedy"}
