@@ -20,7 +20,7 @@ from jobworker.core.limits import Limits
 from jobworker.core.records import Record, end_from, job_from, job_record, limits_from, stop_from, time_from
 from jobworker.core.usage import Usage
 from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo, Outcome
-from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.output import FileOutput, GrowthWatch, splice_is_seen
 from jobworker.executors.place import Place, take_place
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.supervision import Supervision, refusal
@@ -43,6 +43,10 @@ LOCK_PATIENCE = 5.0
 # A kill takes milliseconds, unless the supervisor has been stopped or the program hangs on a file system.
 END_PATIENCE = 5.0
 LOCK_INTERVAL = 0.005
+# Longer than a supervisor gives the program (`launch.START_PATIENCE`). None answers if the machine has no process left
+# for one, or if somebody has stopped it.
+START_PATIENCE = 40.0
+MAX_SUBJECT_CHARS = 1000  # of a program's name in an error
 BURY: Message = {"op": "bury"}
 START_ATTEMPTS = 3  # the spawner may be killed while it has the request; more often than that it is no accident
 
@@ -73,8 +77,9 @@ class LocalExecutor:
         self._user = user
         self._place = place
         self._boot_id = process.boot_id()
-        self._spawner = Spawner(settings.directory, place.jobs, place.home)
+        self._spawner = Spawner(settings.directory / "spawner.log", self._removed, place.jobs, place.home)
         self._growth = GrowthWatch()
+        self._splice = True
 
     @classmethod
     @asynccontextmanager
@@ -90,6 +95,7 @@ class LocalExecutor:
             place = await asyncio.to_thread(held.enter_context, take_place(settings.cgroups, _name(settings.directory)))
             executor = cls(settings, user, place)
             await executor._tidy()
+            executor._splice = await asyncio.to_thread(splice_is_seen, settings.directory)
             try:
                 executor._spawner.start()
                 _take_descriptors()  # for this process; jobs have what they would have without it
@@ -132,7 +138,18 @@ class LocalExecutor:
         for _ in range(START_ATTEMPTS):
             supervision = await self._supervise({"op": "supervise", "job": self._supervisor_record(job)}, directory)
             try:
-                started = await supervision.started
+                started = await _started(supervision)
+            except TimeoutError:
+                if (record := directory.read(jobdir.STARTED)) is not None:  # its supervisor has been stopped since
+                    return self._execution(job, supervision, time_from(record["time"]))
+                await _end(supervision, job)
+                raise
+            except CommandNotStartedError as error:
+                if error.subject:
+                    raise
+                raise CommandNotStartedError(
+                    errno=error.errno, stage=error.stage, subject=job.spec.argv[0][:MAX_SUBJECT_CHARS]
+                ) from None
             except ConnectionError:
                 if directory.output_size() is not None:
                     # The supervisor has died, and the program may have been executed. That is a job that is lost: as a
@@ -253,6 +270,7 @@ class LocalExecutor:
             "child_policy": job.spec.child_policy.value,
             "time_limit": None if limit is None else limit.total_seconds(),
             "oom_group": job.limits.oom_group is not False,
+            "splice": self._splice,
             "sync": self._sync,
         }
 
@@ -456,6 +474,14 @@ def _with_outcome(job: Job, outcome: Outcome) -> Job:
 def _outcome_from(record: Record) -> Outcome:
     stop = record["stop"]
     return Outcome(end=end_from(record["end"]), stop=None if stop is None else stop_from(stop))
+
+
+async def _started(supervision: Supervision) -> datetime:
+    """When the program was executed. Raises what `Supervision.started` does, and `TimeoutError`."""
+    await asyncio.wait([supervision.started], timeout=START_PATIENCE)
+    if not supervision.started.done():
+        raise TimeoutError(errno.ETIMEDOUT, "no supervisor has answered")
+    return supervision.started.result()
 
 
 async def _end(supervision: Supervision, job: Job) -> None:

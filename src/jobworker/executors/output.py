@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 from jobworker.linux import syscalls
 
@@ -51,6 +53,26 @@ class GrowthWatch:
                 for readers in watched:
                     for reader in readers:
                         reader.set()
+
+
+def splice_is_seen(directory: Path) -> bool:
+    """Whether who watches a file of a directory is told of what was spliced into it.
+
+    Kernels before 6.4 do not tell it on overlayfs, which containers have. Raises `OSError`.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    instance = syscalls.inotify_open()
+    try:
+        with tempfile.NamedTemporaryFile(dir=directory) as file:
+            syscalls.inotify_add(instance, os.fsencode(file.name), syscalls.IN_MODIFY)
+            os.write(write_end, b"x")
+            os.splice(read_end, file.fileno(), 1)
+            return bool(os.read(instance, 4096))
+    except BlockingIOError:  # no event
+        return False
+    finally:
+        for fd in (read_end, write_end, instance):
+            os.close(fd)
 
 
 class FileOutput:

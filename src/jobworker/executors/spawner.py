@@ -26,16 +26,16 @@ _CLOSE_PATIENCE = 5.0  # seconds; it does nothing but exit, unless the machine i
 class Spawner:
     """The process that forks supervisors.
 
-    Its standard error goes to `spawner.log` in the state directory, which the supervisors inherit. `cgroup` is where
-    jobs have theirs, if they have any, and `home` the group that the process has to be in, if it is not this one's.
-    Jobs may open as many files as this process may now.
+    Its standard error goes to `log`, which the supervisors inherit, and what it makes for itself to `scratch`. `cgroup`
+    is where jobs have theirs, if they have any, and `home` the group that the process has to be in, if it is not this
+    one's. Jobs may open as many files as this process may now.
     """
 
-    def __init__(self, directory: Path, cgroup: Path | None, home: Path | None = None) -> None:
-        self._log = directory / "spawner.log"
+    def __init__(self, log: Path, scratch: Path, cgroup: Path | None, home: Path | None = None) -> None:
+        self._log = log
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # for jobs, whatever this process takes for itself
         groups = ["" if group is None else str(group) for group in (cgroup, home)]
-        self._arguments = [str(directory / "rehearsal"), *groups, str(soft), str(hard)]
+        self._arguments = [str(scratch), *groups, str(soft), str(hard)]
         self._socket: socket.socket | None = None
         self._pidfd = -1
         self._turn = asyncio.Lock()  # a socket has room for one who waits until it can be written
@@ -88,12 +88,12 @@ class Spawner:
             return
         self._socket.close()
         loop = asyncio.get_running_loop()
-        gone = loop.create_future()
-        loop.add_reader(self._pidfd, gone.set_result, None)
+        gone = asyncio.Event()
+        loop.add_reader(self._pidfd, gone.set)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_PATIENCE):
-                await gone
-        if not gone.done():
+                await gone.wait()
+        if not gone.is_set():
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._reap()
 

@@ -24,6 +24,7 @@ from jobworker.runtime.jobdir import JobDir
 # Where clone3 cannot do it (an old kernel, a seccomp filter, an emulator), the child moves itself. Any other error is a
 # real fault, such as EBUSY for a group that may hold no processes.
 _NO_CLONE_INTO_CGROUP = frozenset({errno.ENOSYS, errno.EINVAL, errno.E2BIG, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF})
+_NO_ROOM = frozenset({errno.EAGAIN, errno.ENOMEM})  # for one more process
 
 _UMASK = 0o022  # as everywhere; the supervisor's own is for what only we may read
 _MAX_SUBJECT_CHARS = 1000  # of what has failed: the message has to fit into a packet
@@ -35,7 +36,7 @@ START_PATIENCE = 30.0
 
 
 class LaunchError(Exception):
-    """The program could not be executed: `errno` at `stage`, which failed on `subject` (the program if it is empty)."""
+    """The program could not be executed: `errno` at `stage`, which failed on `subject`; the program if it is empty."""
 
     def __init__(self, number: int, stage: str, subject: str = "") -> None:
         super().__init__(f"{stage}: {os.strerror(number)}")
@@ -100,7 +101,7 @@ def _fork(cgroup: Cgroup | None) -> tuple[int, bool]:
             return syscalls.clone_into_cgroup(fd), True
         except OSError as error:
             if error.errno not in _NO_CLONE_INTO_CGROUP:
-                raise LaunchError(error.errno or errno.EIO, "cgroup") from None
+                raise LaunchError(error.errno or errno.EIO, "fork" if error.errno in _NO_ROOM else "cgroup") from None
         finally:
             os.close(fd)
     try:

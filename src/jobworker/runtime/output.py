@@ -21,7 +21,8 @@ class OutputPump:
     goes on all the same.
     """
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, *, splice: bool = True) -> None:
+        self._splice = splice
         self.size = 0
         self.dropped = 0
         self.ended = False  # whether every process has closed the write end, so that nothing more comes
@@ -53,6 +54,8 @@ class OutputPump:
             pass
 
     def _keep(self) -> int:
+        if not self._splice:
+            return self._copy()
         try:
             moved = os.splice(self.read_end, self.file, _PIPE_BYTES, offset_dst=self.size)
         except BlockingIOError:

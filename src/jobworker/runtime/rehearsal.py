@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from contextlib import suppress
+import traceback
 
 from jobworker.core.records import Record
 from jobworker.linux import process
@@ -26,33 +26,35 @@ _BLOCK_BYTES = range(48, 513, 16)
 
 
 def rehearse(scratch: str, cgroup: str | None) -> list[bytes]:
-    """Run the rounds in a directory that is made for each, each in a new cgroup below the given one.
+    """Run the rounds, each with a directory and a cgroup of its own in what is given.
 
-    Whatever fails is left to the first job to report. Keep what is returned: it fills the gaps.
+    What goes wrong is logged, and left to the first job to report. Descriptors stay open. Keep what is returned: it
+    fills the gaps.
     """
-    with suppress(OSError, ValueError):
+    try:
         for number in range(ROUNDS):
-            _run(scratch, None if cgroup is None else f"{cgroup}/rehearsal-{os.getpid()}-{number}")
+            name = f"rehearsal-{os.getpid()}-{number}"
+            if not _run(f"{scratch}/{name}", None if cgroup is None else f"{cgroup}/{name}"):
+                break
+    except (OSError, ValueError):
+        traceback.print_exc()
     signal.set_wakeup_fd(-1)
-    gc.collect()  # closes what the rounds have left open
+    gc.collect()
     return _fill_gaps()
 
 
-def _run(scratch: str, cgroup: str | None) -> None:
-    _remove(scratch)  # what a spawner has left that was killed
-    with JobDir.create(scratch) as directory:
+def _run(path: str, cgroup: str | None) -> bool:
+    """One round, which leaves nothing; whether it came to its end."""
+    with JobDir.create(path) as directory:
         directory.write(jobdir.SPEC, _spec(cgroup), sync=False)
         with directory.listen() as listener, directory.connect():
             job = {"id": "rehearsal", "cgroup": cgroup, "child_policy": "KILL", "time_limit": 60.0}
-            supervisor.supervise(directory, listener, {**job, "oom_group": True, "sync": False})
-    _remove(scratch)
-
-
-def _remove(directory: str) -> None:
-    with suppress(FileNotFoundError):
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
+            supervisor.supervise(directory, listener, {**job, "oom_group": True, "splice": True, "sync": False})
+        ended = directory.read(jobdir.EXIT) is not None
+        for name in os.listdir(directory.fd):
+            os.unlink(name, dir_fd=directory.fd)
+    os.rmdir(path)
+    return ended
 
 
 def _spec(cgroup: str | None) -> Record:

@@ -41,7 +41,7 @@ def main(scratch: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     """
     if home:
         Cgroup(home).add(0)
-    os.closerange(REQUESTS + 1, os.sysconf("SC_OPEN_MAX"))  # whatever the daemon has left open
+    _close_from(REQUESTS + 1)  # whatever the daemon has left open
     os.set_inheritable(REQUESTS, False)
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))
     os.umask(0o077)
@@ -51,11 +51,16 @@ def main(scratch: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     fillers = rehearse(scratch, cgroup or None)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     syscalls.set_process_name("jw-spawner")
+    _close_from(REQUESTS + 1)  # what the rehearsal has left
     gc.disable()  # a collection in a child would touch, and so copy, every page that it shares with this process
     gc.collect()
     gc.freeze()
     _keep_spares(requests)
     del fillers  # not before
+
+
+def _close_from(lowest: int) -> None:
+    os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
 
 
 def _keep_spares(requests: socket.socket) -> None:
@@ -85,7 +90,7 @@ def _fork_spare(requests: socket.socket) -> int | None:
     try:
         if os.fork() == 0:
             os.dup2(write_end, WAITING, inheritable=False)
-            os.closerange(WAITING + 1, write_end + 1)  # it is the highest: those of the other spares are below
+            _close_from(WAITING + 1)  # the other spares' pipes
             _serve(requests)
     except OSError:
         os.close(read_end)

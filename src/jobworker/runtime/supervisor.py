@@ -74,6 +74,7 @@ class Supervisor:
         self._sync: bool = job["sync"]
         self._waits_for_children: bool = job["child_policy"] == ChildPolicy.WAIT
         self._oom_group: bool = job["oom_group"]
+        self._splice: bool = job["splice"]
         self._poller = select.poll()
         self._control = Control(listener, self._poller, self._handle_request)
         self._wakeup = _wake_on_child_exit()
@@ -115,9 +116,9 @@ class Supervisor:
 
     def _start(self) -> None:
         cgroup = self._tree.cgroup
-        self._pump = OutputPump(self._directory.create_output())
+        self._pump = OutputPump(self._directory.create_output(), splice=self._splice)
         if cgroup is not None:
-            cgroup.create()
+            _create(cgroup)
         self._leader, started = launch(self._directory, output=self._pump.write_end, cgroup=cgroup)
         self._started_at = time.monotonic()
         self._pump.close_write_end()
@@ -380,6 +381,13 @@ class Supervisor:
         deadline = time.monotonic() + CGROUP_PATIENCE
         while not cgroup.remove() and time.monotonic() < deadline:
             time.sleep(KILL_INTERVAL)  # the kernel tells nobody when it has let go of an empty group
+
+
+def _create(cgroup: Cgroup) -> None:
+    try:
+        cgroup.create()
+    except OSError as error:
+        raise LaunchError(error.errno or errno.EIO, "cgroup") from None
 
 
 def _refused(error: OSError) -> Message:

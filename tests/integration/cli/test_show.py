@@ -40,6 +40,7 @@ FIELDS = [
     "output_bytes",
     "output_dropped_bytes",
     "paused",
+    "unkillable_pids",
     "limits",
     "usage",
 ]
@@ -75,6 +76,7 @@ def test_status_json(alice: Program) -> None:
         "output_bytes": 3,
         "output_dropped_bytes": 0,
         "paused": False,
+        "unkillable_pids": [],
     }
 
 

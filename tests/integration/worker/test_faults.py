@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import uuid
@@ -19,6 +20,7 @@ from jobworker.core.query import JobFilter
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
 from jobworker.executors.local import LocalExecutor, LocalSettings
+from jobworker.linux import process
 from jobworker.store.sqlite import SqliteStore
 from jobworker.worker import Retention, Worker, local_worker
 from jobworker.worker import worker as worker_module
@@ -85,6 +87,42 @@ async def test_a_supervisor_that_dies_while_it_starts_a_job_has_lost_it(
     assert not job_pids(job.id)
     assert not (cgroup_of(state_dir) / job.id).exists()
     assert (await worker.wait((await worker.start(shell("exit 2"), "ada")).id)).state is JobState.FINISHED
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process has neither been stopped nor ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZX"
+    except OSError:
+        return False
+
+
+async def test_a_start_that_no_supervisor_takes_up_fails_and_is_never_run(
+    worker: Worker, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while, here a short one. The request may reach a supervisor later, which then finds nothing to run."""
+    await worker.start(shell("true"), "ada")
+    spawners = process.descendants(os.getpid())
+    monkeypatch.setattr("jobworker.executors.local.START_PATIENCE", 0.1)
+    monkeypatch.setattr("jobworker.executors.local.END_PATIENCE", 0.1)
+    for pid in spawners:
+        with suppress(ProcessLookupError):  # the supervisor of the first job, which has ended
+            os.kill(pid, signal.SIGSTOP)
+            while is_running(pid):
+                pass
+    try:
+        with pytest.raises(CommandNotStartedError) as caught:
+            await worker.start(shell(f"touch {state_dir.parent}/ran"), "ada")
+    finally:
+        for pid in spawners:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    assert caught.value.errno == errno.ETIMEDOUT
+    monkeypatch.undo()
+    for _ in range(8):  # as many as would take a request that was left
+        await worker.wait((await worker.start(shell("true"), "ada")).id)
+    assert not (state_dir.parent / "ran").exists()
+    assert len((await worker.list()).jobs) == 9
 
 
 async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_dir: Path, frost: Frost) -> None:

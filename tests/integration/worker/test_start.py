@@ -187,6 +187,7 @@ async def test_a_supervisor_is_protected_from_the_oom_killer_and_apart_from_its_
     wanted = "-900\n" if may_lower_oom_score() else Path("/proc/self/oom_score_adj").read_text()
     assert Path(f"/proc/{supervisor}/oom_score_adj").read_text() == wanted
     assert not any(path.endswith("jobs.db") for path in open_files(supervisor))
+    assert len(open_files(supervisor)) <= 16
     if tree == "cgroup":
         assert job.id not in Path(f"/proc/{supervisor}/cgroup").read_text()
     gate.open()

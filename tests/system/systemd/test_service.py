@@ -80,7 +80,7 @@ def _started_by(command: list[str]) -> str:
 @pytest.fixture
 def service(tmp_path: Path) -> Generator[Service]:
     """An installed service that has not been started."""
-    if not UNITS.parent.is_dir():
+    if not UNITS.is_dir():
         pytest.skip("systemd does not run here; test_vm.py runs this in a VM")
     service = Service(tmp_path)
     yield service

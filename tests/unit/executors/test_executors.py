@@ -47,7 +47,7 @@ def test_only_root_may_choose_another_user() -> None:
 async def test_a_spawner_that_has_died_is_replaced(tmp_path: Path) -> None:
     """By the next request; nothing of the old one is left, and closing ends the new one."""
     files = sorted(open_files())
-    spawner = Spawner(tmp_path, None)
+    spawner = Spawner(tmp_path / "log", tmp_path, None)
     spawner.start()
     first = spawner.pid
     os.kill(first, signal.SIGKILL)
@@ -64,11 +64,24 @@ async def test_a_spawner_that_has_died_is_replaced(tmp_path: Path) -> None:
     assert sorted(open_files()) == files
 
 
+async def test_a_spawner_that_stands_still_is_killed_when_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while, here a short one: whoever ends a server does not wait for ever."""
+    monkeypatch.setattr("jobworker.executors.spawner._CLOSE_PATIENCE", 0.1)
+    spawner = Spawner(tmp_path / "log", tmp_path, None)
+    spawner.start()
+    stopped = spawner.pid
+    os.kill(stopped, signal.SIGSTOP)
+    await spawner.close()
+    gone([stopped])
+
+
 async def test_a_spawner_without_a_log_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     """Also no descriptor."""
     files = sorted(open_files())
     with pytest.raises(FileNotFoundError):
-        Spawner(tmp_path / "no", None).start()
+        Spawner(tmp_path / "no" / "log", tmp_path, None).start()
     assert sorted(open_files()) == files
 
 

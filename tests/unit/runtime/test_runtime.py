@@ -260,7 +260,7 @@ user = dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
 launch = dict(env={{"PATH": "/bin:/usr/bin"}}, cgroup=None, boot_id="", sync=True, **user)
 directory.write("spec.json", {{"job": job_record(job), "launch": launch}}, sync=False)
 sandbox.default_signals()
-job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, sync=True)
+job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, splice=True, sync=True)
 supervisor.supervise(directory, directory.listen(), job)
 """
     subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[directory.fd])
