@@ -284,7 +284,10 @@ class Supervisor:
             self._tree.cgroup.write_all(request["writes"])
         except OSError as error:
             return _refused(error)
-        self._directory.write(jobdir.LIMITS, {"limits": request["limits"]}, sync=self._sync)
+        if request["limits"].get("oom_group") is False and self._memory_events < 0:
+            self._watch_memory(self._tree.cgroup)
+        with suppress(OSError):  # a full disk: they are in force, and the daemon remembers them, too
+            self._directory.write(jobdir.LIMITS, {"limits": request["limits"]}, sync=self._sync)
         return DONE
 
     def _signal_group(self, number: int) -> None:

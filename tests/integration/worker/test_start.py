@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 import subprocess
+import sys
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -29,8 +30,9 @@ from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause, JobState
 from jobworker.linux.placement import own_base
 from jobworker.worker import Quotas, Worker, local_worker
-from tests.integration.worker.conftest import NewWorker, needs_root
-from tests.support.workers import Gate, open_files, output_of, said, shell, supervisor_of
+from tests.integration.worker.conftest import NewWorker, choose, needs_root
+from tests.support import without_clone3
+from tests.support.workers import Gate, open_files, output_of, said, shell, supervisor_of, worker_process
 
 # glibc's posix_spawn ignores its two internal signals in every program that it starts, and lets nobody change it.
 INTERNAL_SIGNALS = (1 << 31) | (1 << 32)
@@ -119,6 +121,20 @@ async def test_a_job_has_exactly_the_environment_that_was_asked_for_and_the_base
         b"ODD\xff": b"\xfe",
         b"JOBWORKER_JOB_ID": job.id.encode(),
     }
+
+
+def test_where_clone3_is_not_there_a_job_is_in_its_cgroup_all_the_same(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From before its program is executed: what it starts first is in there, too."""
+    choose("cgroup", monkeypatch)
+    with worker_process(state_dir, "cgroup", sys.executable, "-m", without_clone3.__name__) as worker:
+        script = "cat /proc/self/cgroup; (cat /proc/self/cgroup; echo done)"
+        job_id = worker.call("start", argv=["sh", "-c", script])
+        worker.call("said", job_id=job_id, wanted="done\n")
+        worker.call("wait", job_id=job_id)
+        said = (state_dir / "jobs" / job_id / "output").read_text()
+        assert [line.rpartition("/")[2] for line in said.splitlines() if line.startswith("0::")] == [job_id] * 2
 
 
 @pytest.mark.usefixtures("tree")
