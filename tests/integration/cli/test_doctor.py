@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -46,9 +48,9 @@ def words_of(settings: Settings) -> list[str]:
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
-def serve_starts(settings: Settings) -> bool:
-    """Whether a server with these settings comes to serve; it is ended then."""
-    command = [JOBWORKER, "serve", *words_of(settings)]
+def serve_starts(settings: Settings, *before: str) -> bool:
+    """Whether a server with these settings comes to serve; it is ended then. `before` stands before the command."""
+    command = [*before, JOBWORKER, "serve", *words_of(settings)]
     with subprocess.Popen(command, env=base_environ(), stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         started = any(line.startswith("jobworker: serving on") for line in server.stderr)
@@ -186,6 +188,31 @@ def test_agrees_with_the_server_on_a_port_in_use(settings: Settings) -> None:
         assert errors(finished) == {"port"}
         assert f"process {os.getpid()} (" in (by_name(finished)["port"]["detail"] or "")
         assert not serve_starts(settings)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of somebody else are made by root")
+def test_agrees_with_the_server_on_a_state_directory_of_somebody_else(settings: Settings) -> None:
+    """Without the right to write there, the server does not start; with it, if it may execute its own interpreter."""
+    as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    if subprocess.run([*as_nobody, JOBWORKER, "--version"], check=False, capture_output=True).returncode:
+        pytest.skip("this interpreter can be executed by its owner alone")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for setting in ("server-cert", "server-key", "client-ca"):
+            settings[setting] = shutil.copy(settings[setting], folder)
+            os.chown(settings[setting], 65534, 65534)
+        settings["state-dir"] = folder / "state"
+        settings["state-dir"].mkdir()
+        for owner in (0, 65534):
+            os.chown(settings["state-dir"], owner, owner)
+            command = [*as_nobody, JOBWORKER, "doctor", *words_of(settings)]
+            done = subprocess.run(command, env=base_environ(), check=False, capture_output=True, text=True)
+            blamed = {line.split()[0] for line in done.stdout.splitlines() if line.split()[1:2] == ["error"]}
+            assert ("state_dir" in blamed) == (owner == 0), done.stdout
+            assert blamed <= {"state_dir", "interpreter"}, done.stdout
+            assert done.returncode == (1 if blamed else 0)
+            assert serve_starts(settings, *as_nobody) == (not blamed), done.stdout
 
 
 def test_beside_a_running_server(settings: Settings, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -35,7 +36,7 @@ _UNKNOWN = (
 )
 _OFF = "control groups are off (cgroups)"
 
-_Lacking = Callable[[str, str, str], Finding]  # error or warning
+_Lacking = Callable[[str, str, str | None], Finding]  # error or warning
 
 
 def examine_kernel() -> Iterator[Finding]:
@@ -64,7 +65,12 @@ def examine_kernel() -> Iterator[Finding]:
 
 
 def examine_job_user(name: str | None) -> Iterator[Finding]:
-    """Whom jobs run as."""
+    """Whom jobs run as, and whether the program can be executed that starts them."""
+    if os.access(sys.executable, os.X_OK, effective_ids=True):
+        yield ok("interpreter", f"{sys.executable} can be executed")
+    else:
+        remedy = "install jobworker with a Python that is outside of other users' homes"
+        yield error("interpreter", f"this user may not execute {sys.executable}", remedy)
     try:
         yield ok("job_user", f"jobs run as {JobUser.find(name).name!r}")
     except InvalidArgumentError as problem:
@@ -96,23 +102,33 @@ def examine_cgroups(mode: CgroupMode, policies: Mapping[Role, LimitPolicy]) -> I
 
 
 def _delegation(place: Place, lacking: _Lacking) -> Finding:
-    name, reasons = "cgroup_delegation", set(place.missing.values())
-    if place.enforceable or len(reasons) > 1:  # one reason for everything is the place's
-        return ok(name, f"jobs get their groups in {place.jobs and place.jobs.parent}")
-    groups = (
-        "jobs get no groups" if place.jobs is None else f"jobs get groups in {place.jobs.parent} that limit nothing"
-    )
-    return lacking(name, f"{groups}: {', '.join(reasons)}", REMEDY)
+    name = "cgroup_delegation"
+    if reason := _reason_for_all(place):
+        groups = "jobs get no groups" if place.jobs is None else f"groups in {place.jobs.parent} limit nothing"
+        return lacking(name, f"{groups}: {reason}", REMEDY)
+    assert place.jobs is not None  # noqa: S101 -- that would be a reason
+    if place.home is not None:
+        return ok(name, f"jobs get their groups in a scope of systemd's in {place.jobs.parent.parent}")
+    return ok(name, f"jobs get their groups in {place.jobs.parent}")
+
+
+def _reason_for_all(place: Place) -> str | None:
+    """Why nothing can be limited, if that is due to the place and not to its controllers."""
+    reasons = set(place.missing.values())
+    return None if place.enforceable or len(reasons) > 1 else reasons.pop()
 
 
 def _controllers(place: Place, lacking: _Lacking, known: set[str]) -> Iterator[Finding]:
     """`known` are those that the top of the tree has."""
     for controller, limit in _CONTROLLERS.items():
-        if limit in place.missing:
-            say = lacking if limit in REQUIRED else warning
-            yield say(_controller(controller), place.missing[limit], REMEDY if controller in known else _UNKNOWN)
+        name = _controller(controller)
+        say = lacking if limit in REQUIRED else warning
+        if limit not in place.missing:
+            yield ok(name, f"{controller} can be limited")
+        elif _reason_for_all(place):
+            yield say(name, "as cgroup_delegation says", None)
         else:
-            yield ok(_controller(controller), f"{controller} can be limited")
+            yield say(name, place.missing[limit], REMEDY if controller in known else _UNKNOWN)
 
 
 def _limits(place: Place, mode: CgroupMode, configured: tuple[str, ...]) -> Finding:
