@@ -269,7 +269,7 @@ class LocalExecutor:
             "cgroup": self._cgroup_of(job),
             "child_policy": job.spec.child_policy.value,
             "time_limit": None if limit is None else limit.total_seconds(),
-            "oom_group": job.limits.oom_group is not False,
+            "oom_group": job.limits.oom_group is True,
             "splice": self._splice,
             "sync": self._sync,
         }

@@ -48,7 +48,7 @@ class Place:
         for limit in FILES:
             if getattr(limits, limit) != getattr(before, limit) and limit in self.missing:
                 raise LimitNotEnforceableError(limit, self.missing[limit])
-        if limits.cpuset is not None and self.jobs is not None:
+        if limits.cpuset not in (None, before.cpuset) and self.jobs is not None:
             there = placement.cpus(self.jobs)
             if not _cpus(limits.cpuset) <= _cpus(there):  # the kernel would take it, and use others
                 raise LimitNotEnforceableError(

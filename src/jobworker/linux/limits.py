@@ -48,6 +48,8 @@ def writes(limits: Limits, *, cwd: str, before: Limits | None = None) -> list[Wr
     found: list[Write] = []
     for name, (file, unlimited) in FILES.items():
         value, former = getattr(limits, name), getattr(before, name)
+        if value == former:
+            continue
         if name == "io":
             found += [(file, line) for line in _io_lines(limits.io, before.io, cwd)]
         elif value is not None:

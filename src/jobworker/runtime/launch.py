@@ -11,6 +11,7 @@ import json
 import os
 import select
 import signal
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -49,7 +50,7 @@ def launch(directory: JobDir, *, output: int, cgroup: Cgroup | None) -> tuple[in
     """Execute the program of a directory's spec, with both outputs to `output`; its pid and the time of the start.
 
     The process leads a session of its own, and has recorded in started.json who it is. Only from a single-threaded
-    process. Raises `LaunchError`, after which no process is left.
+    process. Raises `LaunchError`, after which no process is left, unless the kernel does not let go of it.
     """
     supervisor = os.getpid()
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
@@ -77,19 +78,19 @@ def _read_report(fd: int, pid: int) -> tuple[bytes, bytes]:
     """What the child says: when it was about to execute the program, and what has failed, if something has.
 
     The end of the report is that of the child's copy of the pipe, which executing the program closes. A child that
-    takes too long is killed.
+    takes too long is killed and not waited for, since it may be in a call that nothing interrupts.
     """
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     report = b""
-    while poller.poll(START_PATIENCE * 1000):
+    deadline = time.monotonic() + START_PATIENCE
+    while poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
         piece = os.read(fd, _REPORT_BYTES)
         if not piece:
             started, _, failed = report.partition(b"\n")
             return started, failed
         report += piece
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
     raise LaunchError(errno.ETIMEDOUT, "exec")
 
 

@@ -32,7 +32,7 @@ from jobworker.runtime.output import OutputPump
 from jobworker.runtime.protocol import Message
 from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
 
-OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and frees less than a megabyte
+OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and frees little more than a megabyte
 # Seconds between kills: the first ones for processes that are born while their parents are being killed, which only
 # happens without a cgroup; then longer and longer, for one that the kernel does not let go of.
 KILL_INTERVAL = 0.02
@@ -43,7 +43,6 @@ KILL_PATIENCE = 5.0
 MAX_REPORTED = 100  # processes; the message has to fit into a packet
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
 MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
-CGROUP_PATIENCE = 5.0  # seconds that an empty cgroup may refuse to go, as the kernel lets go of it lazily
 
 # Replies to requests; see `protocol`.
 DONE: Message = {"ok": True}
@@ -147,7 +146,7 @@ class Supervisor:
                 self._tree.kill()
                 self._poller.poll(KILL_INTERVAL * 1000)
         if self._tree.cgroup is not None:
-            self._remove_cgroup(self._tree.cgroup)
+            self._tree.cgroup.remove_patiently()
         with suppress(FileNotFoundError):
             self._directory.delete_output()
         self._control.tell("failed", errno=error.errno, stage=error.stage, subject=error.subject)
@@ -284,9 +283,9 @@ class Supervisor:
             self._tree.cgroup.write_all(request["writes"])
         except OSError as error:
             return _refused(error)
-        if request["limits"].get("oom_group") is False and self._memory_events < 0:
+        if request["limits"].get("oom_group") is not True and self._memory_events < 0:
             self._watch_memory(self._tree.cgroup)
-        with suppress(OSError):  # a full disk: they are in force, and the daemon remembers them, too
+        with suppress(OSError):  # a full disk: they are in force, and the daemon keeps them as well as it can
             self._directory.write(jobdir.LIMITS, {"limits": request["limits"]}, sync=self._sync)
         return DONE
 
@@ -300,7 +299,10 @@ class Supervisor:
         self._cause = cause
         self._kill_at = time.monotonic() + grace.total_seconds()
         if self._paused and self._tree.cgroup is not None:
-            self._tree.cgroup.thaw()  # a kill would reach it as it is; the signal would not
+            with suppress(OSError):  # a kill would reach it as it is; the signal would not
+                self._tree.cgroup.thaw()
+            self._paused = False
+            self._control.tell("paused", paused=False)
         if grace:
             self._tree.signal(signal.SIGCONT)  # first, so that a process that is stopped sees the signal
             self._tree.signal(number)
@@ -314,9 +316,8 @@ class Supervisor:
     def _finish(self) -> None:
         self._pump.drain()
         for fd in (self._pump.read_end, self._wakeup, self._cgroup_events, self._memory_events):
-            with suppress(
-                KeyError, ValueError
-            ):  # at the end of the output it is unregistered already; one that is not open is -1
+            # At the end of the output it is unregistered already; one that is not open is -1.
+            with suppress(KeyError, ValueError):
                 self._poller.unregister(fd)
         if self._sync:
             with suppress(OSError):  # a disk that fails: the end is known all the same, and has to be told
@@ -339,7 +340,7 @@ class Supervisor:
             self._control_for(RECORD_RETRY)
         self._control.tell("ended")
         if self._tree.cgroup is not None:
-            self._remove_cgroup(self._tree.cgroup)
+            self._tree.cgroup.remove_patiently()
 
     def _usage(self) -> Usage:
         """What the job has used; without a cgroup, what those of its processes have that were waited for."""
@@ -379,11 +380,6 @@ class Supervisor:
         """Serve the control socket for a while."""
         for fd, _ in self._poller.poll(seconds * 1000):
             self._control.handle(fd)
-
-    def _remove_cgroup(self, cgroup: Cgroup) -> None:
-        deadline = time.monotonic() + CGROUP_PATIENCE
-        while not cgroup.remove() and time.monotonic() < deadline:
-            time.sleep(KILL_INTERVAL)  # the kernel tells nobody when it has let go of an empty group
 
 
 def _create(cgroup: Cgroup) -> None:

@@ -238,10 +238,15 @@ class Worker:
                 updated = limits_.after_update(live.job.limits, limits, names, limit_policy, self._executor.info)
                 if not await live.execution.update(updated):
                     return False
-                live.limit(updated)  # the row follows with the end or a recovery: the executor remembers it
+                live.limit(updated)
+                with suppress(
+                    StoreError
+                ):  # the row follows with the end or a recovery
+                    await self._store.update(live.job)
                 return True
 
-        return await self._ask(job_id, "update", put_in_force)
+        # It goes on when its caller is cancelled: what is in force and what is remembered must not come apart.
+        return await asyncio.shield(self._tasks.start(self._ask, job_id, "update", put_in_force))
 
     async def usage(self, job_id: str) -> Usage:
         """What a job has used up to now or, once it has ended, in all.

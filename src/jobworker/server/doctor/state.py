@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jobworker.core.errors import StoreError
 from jobworker.core.units import format_size
+from jobworker.executors.output import splice_is_seen
 from jobworker.linux.disk import mount_of
 from jobworker.server.doctor.finding import Finding, error, ok, skipped, warning
 from jobworker.store.base import Durability
@@ -101,16 +102,7 @@ def _space(directory: Path) -> Finding:
 
 
 def _splice(directory: Path) -> Finding:
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        with (directory / "output").open("wb") as file:
-            os.write(writing, b"output")
-            os.splice(reading, file.fileno(), len(b"output"), offset_dst=0)
-    except OSError as problem:
-        detail = f"output is copied through the supervisor, which costs CPU time ({problem.strerror})"
-        return warning("splice", detail, "keep state_dir on a local disk")
-    else:
+    if splice_is_seen(directory):
         return ok("splice", "output goes into its file without a copy")
-    finally:
-        os.close(reading)
-        os.close(writing)
+    detail = "output is copied through the supervisor, which costs CPU time: no splice is taken or told of here"
+    return warning("splice", detail, "keep state_dir on a local disk, which an overlay is only since Linux 6.4")
