@@ -12,6 +12,9 @@ class Duration(click.ParamType[timedelta]):
 
     name = "duration"
 
+    def __init__(self, minimum: timedelta = timedelta(0)) -> None:
+        self._minimum = minimum
+
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Read it."""
         from jobworker.core.units import parse_duration
@@ -19,9 +22,12 @@ class Duration(click.ParamType[timedelta]):
         if isinstance(value, timedelta):
             return value
         try:
-            return parse_duration(str(value))
+            duration = parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if duration < self._minimum:
+            self.fail(f"{value!r} is less than {self._minimum.total_seconds():g}s", param, ctx)
+        return duration
 
 
 class Moment(click.ParamType[datetime]):

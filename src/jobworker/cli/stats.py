@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 _CLEAR = "\x1b[H\x1b[2J"  # cursor home, screen empty
 _INTERVAL = "2s"
+_LEAST = timedelta(seconds=0.1)  # each look costs the server some file reads a job
 _COLUMN = 10  # as wide as "1023.9 KiB"
 
 interval_option = click.option(
-    "--interval", type=Duration(), default=_INTERVAL, show_default=True, help="The time between two looks."
+    "--interval", type=Duration(_LEAST), default=_INTERVAL, show_default=True, help="The time between two looks."
 )
 
 

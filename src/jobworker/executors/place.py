@@ -78,8 +78,18 @@ def take_place(mode: CgroupMode, name: str) -> Generator[Place]:
     with ExitStack() as held:
         place = _find(name, held)
         if mode == "require":
-            place.check_required()
+            _require(place)
         yield place
+
+
+def _require(place: Place) -> None:
+    try:
+        place.check_required()
+    except InvalidArgumentError:
+        if place.jobs is not None:
+            with suppress(OSError):  # jobs of an earlier server are in it
+                place.jobs.rmdir()
+        raise
 
 
 @contextmanager

@@ -239,9 +239,7 @@ class Worker:
                 if not await live.execution.update(updated):
                     return False
                 live.limit(updated)
-                with suppress(
-                    StoreError
-                ):  # the row follows with the end or a recovery
+                with suppress(StoreError):  # the row follows with the end or a recovery
                     await self._store.update(live.job)
                 return True
 
