@@ -27,7 +27,7 @@ from jobworker.core.errors import (
     ServerUnavailableError,
     UnauthenticatedError,
 )
-from jobworker.server.access import Access
+from jobworker.server.access import Access, Hold
 from jobworker.server.audit import AuditLog, AuditRecord
 from jobworker.server.call import Call, Context, current_call
 from jobworker.server.faults import public_status
@@ -110,23 +110,27 @@ class Gate(grpc.aio.ServerInterceptor):
     async def _pass(self, rpc: str, context: Context, work: Work, *, offered: bool = True) -> Any:  # noqa: ANN401 -- a response, if the RPC has just one
         with self._recorded(rpc, context) as record:
             try:
-                return await self._admit(record, context, work, offered=offered)
+                return await self._answer(record, context, work, offered=offered)
             except asyncio.CancelledError:  # the caller has left
                 record.code = "CANCELLED"
                 raise
             except grpc.aio.AbortError:
                 record.code = context.code().name
                 raise
-            except grpc.aio.InternalError:  # of a write that failed: there is nobody left to answer
+            except grpc.aio.InternalError:  # of an answer that gRPC does not take: it has ended the call by itself
                 record.code = "CANCELLED"
                 raise asyncio.CancelledError from None  # gRPC would log its own error with a stack trace
-            except NotImplementedError:  # a call of a contract that its servicer does not have
-                record.code = "UNIMPLEMENTED"
-                await _abort_unimplemented(context)
-            except Exception as error:  # noqa: BLE001 -- all of them end here: none may reach a caller as it is
-                status = public_status(error, rpc)
-                record.code = status.code.name
-                await context.abort(status.code, status.text, status.trailing_metadata)
+
+    async def _answer(self, record: _Record, context: Context, work: Work, *, offered: bool) -> Any:  # noqa: ANN401 -- as above
+        try:
+            return await self._admit(record, context, work, offered=offered)
+        except (grpc.aio.AbortError, grpc.aio.InternalError):
+            raise
+        except NotImplementedError:  # a call of a contract that its servicer does not have
+            await _abort_unimplemented(context)
+        except Exception as error:  # noqa: BLE001 -- all of them end here: none may reach a caller as it is
+            status = public_status(error, record.rpc)
+            await context.abort(status.code, status.text, status.trailing_metadata)
 
     async def _admit(self, record: _Record, context: Context, work: Work, *, offered: bool) -> Any:  # noqa: ANN401 -- as above
         record.principal = principal = _authenticate(context)
@@ -135,11 +139,13 @@ class Gate(grpc.aio.ServerInterceptor):
         access = self._authorize(record.rpc, principal)
         record.call = Call(principal=principal, permission=access.permission)
         current_call.set(record.call)
-        async with self._held.hold(principal.name, access.hold) if access.hold else nullcontext():
+        with self._held.hold(principal.name, access.hold) if access.hold else nullcontext():
             if access.hold:  # the caller learns that it was let in, however long there is nothing to say
+                # Not within the watch: gRPC takes no other answer to a call whose metadata it was kept from sending.
                 await context.send_initial_metadata(())
             try:
-                return await work()
+                async with self._held.watch() if access.hold is Hold.WATCH else nullcontext():
+                    return await work()
             except asyncio.CancelledError:
                 if _current_task().cancelling():
                     raise

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 from jobworker.core.errors import QuotaExceededError, ServerUnavailableError
 from jobworker.server.access import Hold
@@ -20,34 +20,22 @@ class HeldCalls:
         self._watches: set[asyncio.Timeout] = set()
         self._ending = False
 
-    @asynccontextmanager
-    async def hold(self, user: str, kind: Hold) -> AsyncGenerator[None]:
-        """Count a call while the block runs.
-
-        Raises `QuotaExceededError`, and `ServerUnavailableError` for a watch when the server ends.
-        """
+    @contextmanager
+    def hold(self, user: str, kind: Hold) -> Generator[None]:
+        """Count a call while the block runs. Raises `QuotaExceededError`."""
         if self._open[user, kind] >= self._per_user:
             raise QuotaExceededError(f"{kind} per user", self._per_user)
         self._open[user, kind] += 1
         try:
-            if kind is Hold.WATCH:
-                async with self._until_the_end():
-                    yield
-            else:
-                yield
+            yield
         finally:
             self._open[user, kind] -= 1
             if not self._open[user, kind]:
                 del self._open[user, kind]
 
-    def end_watches(self) -> None:
-        """End all watches and refuse new ones: their callers are told to come back."""
-        self._ending = True
-        for limit in self._watches:
-            limit.reschedule(asyncio.get_running_loop().time())
-
     @asynccontextmanager
-    async def _until_the_end(self) -> AsyncGenerator[None]:
+    async def watch(self) -> AsyncGenerator[None]:
+        """Run the block for as long as the server serves. Raises `ServerUnavailableError` when it ends."""
         if self._ending:
             raise _ending()
         limit = asyncio.timeout(None)
@@ -61,6 +49,12 @@ class HeldCalls:
             raise _ending() from None
         finally:
             self._watches.discard(limit)
+
+    def end_watches(self) -> None:
+        """End all watches and refuse new ones: their callers are told to come back."""
+        self._ending = True
+        for limit in self._watches:
+            limit.reschedule(asyncio.get_running_loop().time())
 
 
 def _ending() -> ServerUnavailableError:

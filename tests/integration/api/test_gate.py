@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -171,6 +171,22 @@ async def test_held_calls_end_together_and_no_new_one_begins(tmp_path: Path) -> 
         for code, error in (*await waits, await refusal_of(fixture.stub.WaitJob(pb.WaitJobRequest()))):
             assert code == "UNAVAILABLE"
             assert "the server is shutting down" in str(error)
+
+
+async def test_a_call_that_comes_as_the_server_ends_is_told_so(tmp_path: Path) -> None:
+    """The end that falls into the moment when a call is let in is an answer like any other."""
+
+    class Ending(HeldCalls):
+        @contextmanager
+        def hold(self, user: str, kind: access.Hold) -> Generator[None]:
+            asyncio.get_running_loop().call_soon(self.end_watches)
+            with super().hold(user, kind):
+                yield
+
+    async with gate_before(tmp_path, answer, held=Ending(per_user=1)) as fixture:
+        code, error = await refusal_of(fixture.stub.WaitJob(pb.WaitJobRequest(), timeout=LIMIT))
+    assert code == "UNAVAILABLE"
+    assert "the server is shutting down" in str(error)
 
 
 async def test_a_timeout_of_the_servicers_own_is_a_fault(tmp_path: Path) -> None:

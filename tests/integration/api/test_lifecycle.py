@@ -24,6 +24,7 @@ from tests.integration.api.conftest import LIMIT, AuditPipe, error_of, start
 from tests.support.pki import EXPIRED, NOT_YET_VALID, Authority
 from tests.support.server import base_environ, running_server, serve_command
 
+WAIT = "/jobworker.v1.JobService/WaitJob"
 TICKING = ("sh", "-c", "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.05; done")
 
 
@@ -62,12 +63,18 @@ def test_an_end_leaves_the_jobs_running(tmp_path: Path, number: signal.Signals) 
         alice = JobServiceStub(channel)
         job = start(alice, *TICKING)
         stream = alice.StreamOutput(pb.StreamOutputRequest(job_id=job.id, follow=True), timeout=LIMIT)
-        wait = alice.WaitJob.future(pb.WaitJobRequest(job_id=job.id), timeout=LIMIT)
         received = next(stream).data
+        # As a stream, since gRPC tells of a unary call that the server has taken it only with the answer.
+        wait = channel.unary_stream(WAIT, pb.WaitJobRequest.SerializeToString, pb.Job.FromString)(
+            pb.WaitJobRequest(job_id=job.id), timeout=LIMIT
+        )
+        wait.initial_metadata()
         assert server.end(number) == 0
         rest, cut = until_cut(stream)
         received += rest
-        for error in (cut, error_of(wait.exception())):
+        with pytest.raises(grpc.RpcError) as waited:
+            next(wait)
+        for error in (cut, error_of(waited.value)):
             assert isinstance(error, ServerUnavailableError)
             assert str(error) == "the server is shutting down; running jobs go on, try again when it is back"
     with (
@@ -112,13 +119,13 @@ def stubborn_job(stub: JobServiceStub, audit: AuditPipe) -> Generator[str]:
         os.kill(pid, signal.SIGKILL)
 
 
-def stopping(stub: JobServiceStub, job_id: str) -> grpc.Future[pb.Job]:
+def stopping(stub: JobServiceStub, job_id: str, audit: AuditPipe) -> grpc.Future[pb.Job]:
     """A stop that is under way, with a grace of a minute."""
     request = pb.StopJobRequest(job_id=job_id)
     request.grace.FromTimedelta(timedelta(minutes=1))
     stop = stub.StopJob.future(request)  # without a deadline, which would end it just as well
     while not stub.GetJob(pb.GetJobRequest(job_id=job_id), timeout=LIMIT).HasField("stop"):
-        pass  # each answer is an event of its own; the stop is recorded within a few of them
+        audit.next_of("GetJob")  # else the pipe fills, and the server waits for its reader
     return stop
 
 
@@ -131,7 +138,7 @@ def test_calls_may_end_within_the_grace(tmp_path: Path) -> None:
             server.channel(server.client("alice")) as channel,
             stubborn_job(JobServiceStub(channel), audit) as job,
         ):
-            stop = stopping(JobServiceStub(channel), job)
+            stop = stopping(JobServiceStub(channel), job, audit)
             assert server.end() == 0
             assert isinstance(error_of(stop.exception()), ServerUnavailableError)
 
@@ -146,7 +153,7 @@ def test_a_second_signal_hurries(tmp_path: Path) -> None:
             stubborn_job(JobServiceStub(channel), audit) as job,
         ):
             stub = JobServiceStub(channel)
-            stop = stopping(stub, job)
+            stop = stopping(stub, job, audit)
             watch = stub.StreamOutput(pb.StreamOutputRequest(job_id=job, follow=True), timeout=LIMIT)
             assert next(watch).data
             server.process.send_signal(signal.SIGTERM)

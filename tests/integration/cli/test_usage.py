@@ -46,12 +46,19 @@ def test_stats_follow_a_job_to_its_end(alice: Program) -> None:
 def test_stats_for_people_have_a_header_once(alice: Program) -> None:
     """Then a line a look."""
     job_id = alice.start("sleep", "600")
-    with alice.begin("stats", job_id, "--follow", "--interval", "50ms") as stats:
+    with alice.begin("stats", job_id, "--follow", "--interval", "100ms") as stats:
         header, *rows = (stats.line() for _ in range(4))
         alice("stop", job_id, "--grace", "0")
         assert stats.end().code == 0
     assert header.split()[:2] == ["TIME", "CPU"]
     assert not [row for row in rows if row.startswith("TIME")]
+
+
+@pytest.mark.parametrize("command", [("stats", "--follow", "any"), ("top",)])
+def test_a_look_is_taken_ten_times_a_second_at_most(alice: Program, command: tuple[str, ...]) -> None:
+    """Each costs the server a few reads for every job: a shorter interval is refused before it is asked."""
+    refused = alice(*command, "--interval", "99ms", code=2)
+    assert refused.complaint.startswith("Invalid value for '--interval': '99ms' is less than 0.1s")
 
 
 def test_top_shows_the_running_jobs_once_where_no_terminal_is(carol: Program) -> None:
