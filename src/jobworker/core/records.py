@@ -12,6 +12,7 @@ from typing import Any
 
 from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
@@ -30,6 +31,8 @@ def spec_record(spec: JobSpec) -> Record:
         "time_limit": None if spec.time_limit is None else spec.time_limit.total_seconds(),
         "limits": limits_record(spec.limits),
         "child_policy": spec.child_policy.value,
+        "output": spec.output.value,
+        "output_limit": output_limit_record(spec.output_limit),
     }
 
 
@@ -45,6 +48,8 @@ def spec_from(record: Record) -> JobSpec:
         time_limit=None if time_limit is None else timedelta(seconds=time_limit),
         limits=limits_from(record.get("limits", {})),
         child_policy=ChildPolicy(record.get("child_policy", ChildPolicy.KILL)),
+        output=OutputMode(record.get("output", OutputMode.COMBINED)),
+        output_limit=output_limit_from(record.get("output_limit", {})),
     )
 
 
@@ -104,6 +109,17 @@ def usage_from(record: Record) -> Usage:
     """The usage that a record describes."""
     known = {field.name for field in fields(Usage)}
     return Usage(**{name: value for name, value in record.items() if name in known})
+
+
+def output_limit_record(limit: OutputLimit) -> Record:
+    """An output limit as JSON values; the inverse of `output_limit_from`."""
+    return {"size": limit.size, "policy": limit.policy and limit.policy.value}
+
+
+def output_limit_from(record: Record) -> OutputLimit:
+    """The output limit that a record describes."""
+    policy = record.get("policy")
+    return OutputLimit(size=record.get("size"), policy=None if policy is None else OverflowPolicy(policy))
 
 
 def job_record(job: Job) -> Record:

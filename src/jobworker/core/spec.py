@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.limits import Limits
+from jobworker.core.output import OutputLimit, OutputMode
 
 MAX_STRING_BYTES = 131_071  # the kernel's MAX_ARG_STRLEN less the final NUL; a longer one cannot be executed
 MAX_NAME_CHARS = 128
@@ -39,7 +40,8 @@ class JobSpec:
 
     `argv` is the program and its arguments (no shell; a program without a slash is looked up in the job's PATH).
     `env` is added to the documented base environment. `cwd` is an absolute path. `time_limit` ends the job with cause
-    TIMED_OUT. Raises `InvalidArgumentError` that names the field.
+    TIMED_OUT. `output` says whether stdout and stderr are told apart, `output_limit` how much of them is kept; what it
+    leaves open is the server's to say. Raises `InvalidArgumentError` that names the field.
     """
 
     argv: tuple[str, ...]
@@ -50,6 +52,8 @@ class JobSpec:
     time_limit: timedelta | None = None
     limits: Limits = field(default_factory=Limits)
     child_policy: ChildPolicy = ChildPolicy.KILL
+    output: OutputMode = OutputMode.COMBINED
+    output_limit: OutputLimit = field(default_factory=OutputLimit)
 
     def __post_init__(self) -> None:
         # object.__setattr__: the class is frozen for everybody else

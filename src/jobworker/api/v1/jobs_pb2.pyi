@@ -58,6 +58,29 @@ class JobSpec(_message.Message):
     WAIT: JobSpec.ChildPolicy.ValueType  # 2
     """The job ends when the last of them has ended; the exit code is the first process's."""
 
+    class _OutputMode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutputModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[JobSpec._OutputMode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTPUT_MODE_UNSPECIFIED: JobSpec._OutputMode.ValueType  # 0
+        """The server's default: COMBINED_OUTPUT."""
+        COMBINED_OUTPUT: JobSpec._OutputMode.ValueType  # 1
+        """Both are one pipe: the order of writing is exact."""
+        SPLIT_OUTPUT: JobSpec._OutputMode.ValueType  # 2
+        """A pipe each: every byte is known to be of stdout or stderr. The order between the two is that of arrival."""
+
+    class OutputMode(_OutputMode, metaclass=_OutputModeEnumTypeWrapper):
+        """Whether the two streams of output are told apart."""
+
+    OUTPUT_MODE_UNSPECIFIED: JobSpec.OutputMode.ValueType  # 0
+    """The server's default: COMBINED_OUTPUT."""
+    COMBINED_OUTPUT: JobSpec.OutputMode.ValueType  # 1
+    """Both are one pipe: the order of writing is exact."""
+    SPLIT_OUTPUT: JobSpec.OutputMode.ValueType  # 2
+    """A pipe each: every byte is known to be of stdout or stderr. The order between the two is that of arrival."""
+
     @_typing.final
     class EnvEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -106,12 +129,16 @@ class JobSpec(_message.Message):
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     CHILD_POLICY_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_LIMIT_FIELD_NUMBER: _builtins.int
     cwd: _builtins.str
     """Absolute path of the working directory. Empty: "/"."""
     name: _builtins.str
     """A name for people, at most 128 characters; it need not be unique."""
     child_policy: Global___JobSpec.ChildPolicy.ValueType
     """See ChildPolicy."""
+    output: Global___JobSpec.OutputMode.ValueType
+    """See OutputMode."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The program and its arguments; no shell is involved. A program without a slash is looked up in the job's PATH.
@@ -140,6 +167,10 @@ class JobSpec(_message.Message):
         with one above the caller's maximum (LIMIT_ABOVE_MAXIMUM). Those in force are in Job.limits.
         """
 
+    @_builtins.property
+    def output_limit(self) -> Global___OutputLimit:
+        """How much output is kept. What is unset has the server's default; a size above its maximum is refused."""
+
     def __init__(
         self,
         *,
@@ -151,14 +182,71 @@ class JobSpec(_message.Message):
         time_limit: _duration_pb2.Duration | None = ...,
         limits: Global___Limits | None = ...,
         child_policy: Global___JobSpec.ChildPolicy.ValueType = ...,
+        output: Global___JobSpec.OutputMode.ValueType = ...,
+        output_limit: Global___OutputLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "time_limit", b"time_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "output_limit", b"output_limit", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "child_policy", b"child_policy", "cwd", b"cwd", "env", b"env", "labels", b"labels", "limits", b"limits", "name", b"name", "time_limit", b"time_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "child_policy", b"child_policy", "cwd", b"cwd", "env", b"env", "labels", b"labels", "limits", b"limits", "name", b"name", "output", b"output", "output_limit", b"output_limit", "time_limit", b"time_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
+
+@_typing.final
+class OutputLimit(_message.Message):
+    """How much of a job's output is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Policy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[OutputLimit._Policy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        POLICY_UNSPECIFIED: OutputLimit._Policy.ValueType  # 0
+        """The server's default."""
+        STOP: OutputLimit._Policy.ValueType  # 1
+        """It ends, with cause OUTPUT_LIMIT."""
+        DROP: OutputLimit._Policy.ValueType  # 2
+        """The rest of its output is discarded."""
+        KEEP_LAST: OutputLimit._Policy.ValueType  # 3
+        """Its oldest output makes room for the newest."""
+
+    class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
+        """What becomes of a job whose output reaches the limit."""
+
+    POLICY_UNSPECIFIED: OutputLimit.Policy.ValueType  # 0
+    """The server's default."""
+    STOP: OutputLimit.Policy.ValueType  # 1
+    """It ends, with cause OUTPUT_LIMIT."""
+    DROP: OutputLimit.Policy.ValueType  # 2
+    """The rest of its output is discarded."""
+    KEEP_LAST: OutputLimit.Policy.ValueType  # 3
+    """Its oldest output makes room for the newest."""
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    """The limit in bytes, at least 65536. Unset: the server's default."""
+    policy: Global___OutputLimit.Policy.ValueType
+    """What becomes of a job whose output reaches it."""
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int | None = ...,
+        policy: Global___OutputLimit.Policy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "bytes", b"bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes", b"_bytes", "bytes", b"bytes", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bytes: _TypeAlias = _typing.Literal["bytes"]  # noqa: Y015
+    _WhichOneofArgType__bytes: _TypeAlias = _typing.Literal["_bytes", b"_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes) -> _WhichOneofReturnType__bytes | None: ...
+
+Global___OutputLimit: _TypeAlias = OutputLimit  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
@@ -361,6 +449,8 @@ class Job(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     UNKILLABLE_PIDS_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIRST_OFFSET_FIELD_NUMBER: _builtins.int
+    OUTPUT_LIMIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Random UUID in its canonical form, assigned by the server, never reused."""
     state: Global___Job.State.ValueType
@@ -371,6 +461,8 @@ class Job(_message.Message):
     """Bytes of output kept so far; the offset at which output will go on, and after the end the final size."""
     paused: _builtins.bool
     """Whether the running job stands still."""
+    output_first_offset: _builtins.int
+    """Offset of the first byte of output that is kept; what was before it has made room for newer output."""
     @_builtins.property
     def spec(self) -> Global___JobSpec:
         """What was asked for."""
@@ -401,6 +493,10 @@ class Job(_message.Message):
         interrupts; at most 100. The job ends when they do.
         """
 
+    @_builtins.property
+    def output_limit(self) -> Global___OutputLimit:
+        """The output limit in force: what the spec asks for, else the server's default."""
+
     def __init__(
         self,
         *,
@@ -416,10 +512,12 @@ class Job(_message.Message):
         limits: Global___Limits | None = ...,
         paused: _builtins.bool = ...,
         unkillable_pids: _abc.Iterable[_builtins.int] | None = ...,
+        output_first_offset: _builtins.int = ...,
+        output_limit: Global___OutputLimit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "limits", b"limits", "spec", b"spec", "start_time", b"start_time", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "limits", b"limits", "output_limit", b"output_limit", "spec", b"spec", "start_time", b"start_time", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "id", b"id", "limits", b"limits", "output_bytes", b"output_bytes", "owner", b"owner", "paused", b"paused", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop", b"stop", "unkillable_pids", b"unkillable_pids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end", b"end", "id", b"id", "limits", b"limits", "output_bytes", b"output_bytes", "output_first_offset", b"output_first_offset", "output_limit", b"output_limit", "owner", b"owner", "paused", b"paused", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop", b"stop", "unkillable_pids", b"unkillable_pids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -487,7 +585,9 @@ class JobEnd(_message.Message):
     signal: _builtins.int
     """Number of the signal that ended the first process. Unset if it exited or nobody knows."""
     output_dropped_bytes: _builtins.int
-    """Bytes that the job wrote and that could not be kept (a full disk): they follow the last kept byte."""
+    """Bytes that the job wrote and that were not kept (a full disk, or the limit with the policy DROP); the stream of its
+    output tells where they are missing.
+    """
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When the job ended; for LOST, when that was found out."""
@@ -1155,26 +1255,109 @@ class StreamOutputRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    TAIL_LINES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Id of the job."""
     offset: _builtins.int
-    """Offset of the first wanted byte of output."""
+    """Offset of the first wanted byte of output. 0: the first that is kept. One before the first that is kept, or after
+    the last one, is OUT_OF_RANGE (OFFSET_OUT_OF_RANGE).
+    """
     follow: _builtins.bool
     """Whether to go on until the job has ended; false: until the end of what there is."""
+    tail_lines: _builtins.int
+    """Begin this many lines before the end of what there is of the wanted streams; excludes offset."""
+    times: _builtins.bool
+    """Whether to tell when each piece arrived; pieces are smaller then."""
+    @_builtins.property
+    def streams(self) -> _containers.RepeatedScalarFieldContainer[Global___StreamOutputResponse.Stream.ValueType]:
+        """The streams that are wanted. Empty: all."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only output that arrived at this time or later."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only output that arrived before this time."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         offset: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        streams: _abc.Iterable[Global___StreamOutputResponse.Stream.ValueType] | None = ...,
+        tail_lines: _builtins.int | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        times: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "since", b"since", "tail_lines", b"tail_lines", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "job_id", b"job_id", "offset", b"offset", "since", b"since", "streams", b"streams", "tail_lines", b"tail_lines", "times", b"times", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
+    _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tail_lines) -> _WhichOneofReturnType__tail_lines | None: ...
+
+Global___StreamOutputRequest: _TypeAlias = StreamOutputRequest  # noqa: Y015
+
+@_typing.final
+class OutputGap(_message.Message):
+    """Output that is missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[OutputGap._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: OutputGap._Reason.ValueType  # 0
+        """Never sent."""
+        LIMIT: OutputGap._Reason.ValueType  # 1
+        """It came after the limit, whose policy is DROP."""
+        TRIMMED: OutputGap._Reason.ValueType  # 2
+        """It made room for newer output, as the policy KEEP_LAST means it."""
+        DISK_FULL: OutputGap._Reason.ValueType  # 3
+        """The disk was full."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Why it is missing."""
+
+    REASON_UNSPECIFIED: OutputGap.Reason.ValueType  # 0
+    """Never sent."""
+    LIMIT: OutputGap.Reason.ValueType  # 1
+    """It came after the limit, whose policy is DROP."""
+    TRIMMED: OutputGap.Reason.ValueType  # 2
+    """It made room for newer output, as the policy KEEP_LAST means it."""
+    DISK_FULL: OutputGap.Reason.ValueType  # 3
+    """The disk was full."""
+
+    LENGTH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    length: _builtins.int
+    """Bytes that are missing."""
+    reason: Global___OutputGap.Reason.ValueType
+    """Why."""
+    def __init__(
+        self,
+        *,
+        length: _builtins.int = ...,
+        reason: Global___OutputGap.Reason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "job_id", b"job_id", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___StreamOutputRequest: _TypeAlias = StreamOutputRequest  # noqa: Y015
+Global___OutputGap: _TypeAlias = OutputGap  # noqa: Y015
 
 @_typing.final
 class StreamOutputResponse(_message.Message):
@@ -1213,8 +1396,12 @@ class StreamOutputResponse(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Offset of the first byte of data in the job's output; in the last message the offset after the last byte."""
+    """Offset of the first byte of data, or of the gap, in the job's output; in the last message the offset after the last
+    byte. Pieces follow each other without a hole, unless streams, since or until leave something out.
+    """
     data: _builtins.bytes
     """Raw bytes as the job wrote them, at most 1 MiB."""
     stream: Global___StreamOutputResponse.Stream.ValueType
@@ -1225,6 +1412,14 @@ class StreamOutputResponse(_message.Message):
         was cut and is to be resumed at the next offset.
         """
 
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the data arrived. Set if it was asked for."""
+
+    @_builtins.property
+    def gap(self) -> Global___OutputGap:
+        """Set in place of data where output is missing."""
+
     def __init__(
         self,
         *,
@@ -1232,10 +1427,12 @@ class StreamOutputResponse(_message.Message):
         data: _builtins.bytes = ...,
         stream: Global___StreamOutputResponse.Stream.ValueType = ...,
         job: Global___Job | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        gap: Global___OutputGap | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "job", b"job", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "job", b"job", "offset", b"offset", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "gap", b"gap", "job", b"job", "offset", b"offset", "stream", b"stream", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
