@@ -13,7 +13,7 @@ from jobworker.core.limits import Limits, cpu_ranges
 from jobworker.executors.base import CgroupMode
 from jobworker.executors.scope import in_scope
 from jobworker.linux import placement
-from jobworker.linux.limits import FILES
+from jobworker.linux.limits import FILES, Write, writes
 
 REQUIRED = ("cpus", "memory", "io", "pids")
 
@@ -39,6 +39,12 @@ class Place:
     def enforceable(self) -> tuple[str, ...]:
         """The limits that can be enforced."""
         return tuple(limit for limit in FILES if limit not in self.missing)
+
+    def writes(self, limits: Limits, *, cwd: str, before: Limits | None = None) -> list[Write]:
+        """What puts limits of a job in force in place of others; see `linux.limits.writes`. It may block."""
+        before = before or Limits()
+        self.check(limits, before)
+        return writes(limits, cwd=cwd, before=before)
 
     def check(self, limits: Limits, before: Limits) -> None:
         """Refuse limits that are asked for in place of others and cannot be enforced here.

@@ -30,7 +30,7 @@ class Quotas:
             )
 
 
-class RunningJobs:
+class JobCounts:
     """Counts the running jobs of each owner against the quotas."""
 
     def __init__(self, quotas: Quotas) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from jobworker.core.errors import (
     JobNotEndedError,
     JobNotFoundError,
     OffsetOutOfRangeError,
-    RequestIdReusedError,
     ServerUnavailableError,
     StoreError,
 )
@@ -30,21 +28,20 @@ from jobworker.core.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, JobFilter, Jo
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
 from jobworker.core.usage import Usage
-from jobworker.executors.base import Executor, Outcome
+from jobworker.executors.base import Executor
 from jobworker.store.base import JobStore
 from jobworker.worker import limits as limits_
 from jobworker.worker import retention as retention_
 from jobworker.worker.live import LiveJob
-from jobworker.worker.quotas import Quotas, RunningJobs
-from jobworker.worker.recovery import UNREADABLE, RecoveryReport, lost_now, recover
+from jobworker.worker.quotas import JobCounts, Quotas
+from jobworker.worker.recovery import RecoveryReport, recover
 from jobworker.worker.retention import Retention
+from jobworker.worker.running import RunningJobs
+from jobworker.worker.start import Starts
 from jobworker.worker.stream import Chunk, chunks
 from jobworker.worker.tasks import Tasks
 
 RETENTION_INTERVAL = 3600.0  # seconds
-RETRY = 1.0  # seconds between tries of what a full disk or too many open files have kept from being done
-# The kill takes milliseconds; the record of an end, which is deleted next, would wait for room on a full disk.
-TAKE_BACK_PATIENCE = 5.0
 STOP_ALL_GRACE = timedelta(seconds=10)
 STOP_ALL_PATIENCE = 20.0  # seconds; after the grace jobs are killed, which is a matter of milliseconds
 
@@ -91,17 +88,16 @@ class Worker:
         self._quotas = quotas or Quotas()
         self._retention = retention or Retention()
         self._stop_jobs_on_exit = stop_jobs_on_exit
-        self._running = RunningJobs(self._quotas)
-        self._live: dict[str, LiveJob] = {}
-        self._starting: dict[tuple[str, str], asyncio.Future[Job]] = {}
         self._tasks = Tasks()
+        self._running = RunningJobs(executor, store, JobCounts(self._quotas), self._tasks)
+        self._starts = Starts(executor, store, self._running, self._tasks)
         self._entered = False
         self.recovery = RecoveryReport()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         try:
-            self.recovery = await recover(self._executor, self._store, self._adopt)
+            self.recovery = await recover(self._executor, self._store, self._running.adopt)
         except BaseException:
             await self._leave()
             raise
@@ -148,27 +144,17 @@ class Worker:
         if not self._entered:
             raise ServerUnavailableError("this worker takes no more jobs")
         self._quotas.check_size(spec)
-        if request_id is None:
-            return await asyncio.shield(self._tasks.start(self._start, spec, owner, None, limit_policy))
-        request = (owner, _canonical(request_id))
-        start = self._starting.get(request)
-        if start is None:
-            start = self._starting[request] = self._tasks.start(self._start_once, spec, *request, limit_policy)
-            start.add_done_callback(lambda _: self._starting.pop(request))
-        job = await asyncio.shield(start)
-        if job.spec != spec:
-            raise RequestIdReusedError(request_id)
-        return job
+        return await self._starts.start(spec, owner, request_id, limit_policy)
 
     async def get(self, job_id: str) -> Job:
         """One job as it is now. Raises `JobNotFoundError`."""
         if not _ID.fullmatch(job_id):
             raise JobNotFoundError(job_id)
-        live = self._live.get(job_id)
+        live = self._running.get(job_id)
         job = live.job if live is not None else await self._store.get(job_id)
         if job is None or job.start_time is None:
             raise JobNotFoundError(job_id)
-        return self._as_it_is(job)
+        return self._running.as_it_is(job)
 
     async def owner(self, job_id: str) -> str | None:
         """Who owns a job; `None` if there is none. It takes as long for one that runs, has ended, or is not there."""
@@ -181,7 +167,7 @@ class Worker:
         if page_size < 1:
             raise InvalidArgumentError("page_size", f"must be 1 to {MAX_PAGE_SIZE}")
         page = await self._store.page(where or JobFilter(), size=min(page_size, MAX_PAGE_SIZE), token=page_token)
-        return replace(page, jobs=tuple(map(self._as_it_is, page.jobs)))
+        return replace(page, jobs=tuple(map(self._running.as_it_is, page.jobs)))
 
     async def stop(self, job_id: str, *, by: str, grace: timedelta = DEFAULT_GRACE, signal: int = SIGTERM) -> Job:
         """End a job: `signal` to all its processes, then, after `grace`, a kill. Returns when it has ended.
@@ -191,7 +177,7 @@ class Worker:
         """
         stop = StopRequest(requested_by=by, request_time=datetime.now(UTC), signal=signal, grace=grace)
         job = await self.get(job_id)
-        if (live := self._live.get(job_id)) is not None:
+        if (live := self._running.get(job_id)) is not None:
             await live.execution.request_stop(stop)
             await live.ended.wait()
             job = live.job
@@ -252,7 +238,7 @@ class Worker:
         Raises `JobNotFoundError`, and `JobEndedError` where nobody knows what it had used.
         """
         job = await self.get(job_id)
-        if (live := self._live.get(job_id)) is not None:
+        if (live := self._running.get(job_id)) is not None:
             usage = await self._usage_of(live)
             if usage is not None:
                 return usage
@@ -264,14 +250,14 @@ class Worker:
 
     async def usages(self, job_ids: Iterable[str]) -> dict[str, Usage]:
         """What those of these jobs that run have used up to now, by their ids."""
-        lives = [(job_id, live) for job_id in job_ids if (live := self._live.get(job_id))]
+        lives = [(job_id, live) for job_id in job_ids if (live := self._running.get(job_id))]
         found = {job_id: await self._usage_of(live) for job_id, live in lives}
         return {job_id: usage for job_id, usage in found.items() if usage is not None}
 
     async def wait(self, job_id: str) -> Job:
         """Wait for a job's end. Raises `JobNotFoundError`."""
         job = await self.get(job_id)
-        if (live := self._live.get(job_id)) is not None:
+        if (live := self._running.get(job_id)) is not None:
             await live.ended.wait()
             job = live.job
         return job
@@ -283,7 +269,7 @@ class Worker:
         `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end or below 0.
         """
         job = await self.get(job_id)
-        live = self._live.get(job_id)
+        live = self._running.get(job_id)
         try:
             output = self._executor.open_output(job_id)
         except FileNotFoundError:  # it has been removed since
@@ -306,78 +292,19 @@ class Worker:
         job = await self.get(job_id)
         if job.end is None:
             raise JobNotEndedError(job_id, action="remove")
-        self._live.pop(job_id, None)
+        self._running.forget(job_id)
         # The directory first: a row without one is forgotten at the next start, a directory without a row comes back.
         await self._executor.remove(job_id)
         await self._store.remove(job_id)
-
-    # Start
-
-    async def _start_once(self, spec: JobSpec, owner: str, request_id: str, limit_policy: LimitPolicy) -> Job:
-        found = await self._store.find_request(owner, request_id)
-        if found is None:
-            return await self._start(spec, owner, request_id, limit_policy)
-        if found.start_time is None:  # that start failed, and so did forgetting it
-            await self._store.remove(found.id)
-            return await self._start(spec, owner, request_id, limit_policy)
-        return self._as_it_is(found)
-
-    async def _start(self, spec: JobSpec, owner: str, request_id: str | None, limit_policy: LimitPolicy) -> Job:
-        limits = limits_.at_start(spec.limits, limit_policy, self._executor.info)
-        with self._running.admit(owner):
-            job = Job(
-                id=str(uuid.uuid4()),
-                owner=owner,
-                spec=spec,
-                request_id=request_id,
-                create_time=datetime.now(UTC),
-                limits=limits,
-            )
-            # The row first: what cannot be remembered is not started.
-            await self._store.add(job)
-            try:
-                execution = await self._executor.start(job)
-            except BaseException:
-                with suppress(StoreError):  # it does not show, and is forgotten at the next start
-                    await self._store.remove(job.id)
-                raise
-            job = replace(job, start_time=execution.start_time)
-            live = self._live[job.id] = LiveJob(job, execution)
-            try:
-                await self._store.update(job)
-            except StoreError:
-                await self._take_back(live)
-                raise
-            self._tasks.watch(self._watch, live)
-            return job
-
-    async def _take_back(self, live: LiveJob) -> None:
-        """Undo a start that cannot be made durable."""
-        stop = StopRequest(requested_by=live.job.owner, request_time=datetime.now(UTC), grace=timedelta(0))
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(TAKE_BACK_PATIENCE):
-                await live.execution.request_stop(stop)
-                await live.execution.outcome()
-        await live.execution.close()
-        del self._live[live.job.id]
-        await self._executor.remove(live.job.id)
-        with suppress(StoreError):  # without a directory, the row is forgotten at the next start
-            await self._store.remove(live.job.id)
-
-    def _adopt(self, live: LiveJob) -> None:
-        """Go on with a job of an earlier worker."""
-        self._running.take(live.job.owner)
-        self._live[live.job.id] = live
-        self._tasks.watch(self._watch, live)
 
     # Act
 
     async def _ask(self, job_id: str, action: str, ask: Callable[[LiveJob], Awaitable[bool]]) -> Job:
         """Ask something of a running job, and give what it is then."""
         job = await self.get(job_id)
-        if (live := self._live.get(job_id)) is not None:
+        if (live := self._running.get(job_id)) is not None:
             if await ask(live):
-                return self._as_it_is(live.job)
+                return self._running.as_it_is(live.job)
             await live.ended.wait()
             job = live.job
         raise JobEndedError(job_id, action=action, state=job.state)
@@ -385,43 +312,6 @@ class Worker:
     async def _usage_of(self, live: LiveJob) -> Usage | None:
         """What a job has used up to now; `None` if it has ended."""
         return None if live.ended.is_set() else await live.execution.usage()
-
-    # Watch
-
-    async def _watch(self, live: LiveJob) -> None:
-        """Wait for the end of a job, remember it, and only then tell it."""
-        while True:
-            try:
-                outcome = await live.execution.outcome()
-                break
-            except OSError:  # out of descriptors, most likely: it can wait for better times
-                await asyncio.sleep(RETRY)
-            except UNREADABLE:  # there is a record of the end, and nobody will ever know what it said
-                outcome = Outcome(end=lost_now(self._executor.output_size(live.job.id)), stop=live.job.stop)
-                break
-        job = live.with_outcome(outcome)
-        remembered = await self._remember(job)
-        live.end(job)
-        self._running.release(job.owner)
-        while not remembered:  # its directory has the end, so it can be told; the lists want it, too
-            await asyncio.sleep(RETRY)
-            remembered = await self._remember(job)
-        self._live.pop(job.id, None)
-
-    async def _remember(self, job: Job) -> bool:
-        try:
-            await self._store.update(job)
-        except StoreError:
-            return False
-        return True
-
-    def _as_it_is(self, job: Job) -> Job:
-        """A job from the store or from memory, with what changes while it runs."""
-        if (live := self._live.get(job.id)) is not None:
-            job = live.job
-        if job.end is not None:
-            return job
-        return replace(job, output_bytes=self._executor.output_size(job.id))
 
     async def _retain(self) -> None:
         while True:
@@ -440,19 +330,12 @@ class Worker:
         )
         with suppress(TimeoutError):  # a process that the kernel does not let go of must not keep this one
             async with asyncio.timeout(STOP_ALL_PATIENCE), asyncio.TaskGroup() as group:
-                for live in list(self._live.values()):
+                for live in self._running:
                     group.create_task(live.execution.request_stop(stop))
                     group.create_task(live.ended.wait())
 
     async def _leave(self) -> None:
         """Let starts that are under way come to their end, and let go of the jobs."""
         await self._tasks.__aexit__()
-        for live in self._live.values():
+        for live in self._running:
             await live.execution.close()
-
-
-def _canonical(request_id: str) -> str:
-    try:
-        return str(uuid.UUID(request_id))
-    except ValueError:
-        raise InvalidArgumentError("request_id", f"{request_id!r} is no UUID") from None

@@ -23,7 +23,7 @@ from jobworker.executors.local import LocalExecutor, LocalSettings
 from jobworker.linux import process
 from jobworker.store.sqlite import SqliteStore
 from jobworker.worker import Retention, Worker, local_worker
-from jobworker.worker import worker as worker_module
+from jobworker.worker import running as running_module
 from tests.integration.worker.conftest import NewWorker, choose
 from tests.integration.worker.test_start import cgroup_of
 from tests.support.jobs import accepted_job
@@ -103,8 +103,8 @@ async def test_a_start_that_no_supervisor_takes_up_fails_and_is_never_run(
     """After a while, here a short one. The request may reach a supervisor later, which then finds nothing to run."""
     await worker.start(shell("true"), "ada")
     spawners = process.descendants(os.getpid())
-    monkeypatch.setattr("jobworker.executors.local.START_PATIENCE", 0.1)
-    monkeypatch.setattr("jobworker.executors.local.END_PATIENCE", 0.1)
+    monkeypatch.setattr("jobworker.executors.supervisors.START_PATIENCE", 0.1)
+    monkeypatch.setattr("jobworker.executors.supervisors.END_PATIENCE", 0.1)
     for pid in spawners:
         with suppress(ProcessLookupError):  # the supervisor of the first job, which has ended
             os.kill(pid, signal.SIGSTOP)
@@ -209,7 +209,7 @@ class Failing:
 @pytest.fixture
 async def failing(state_dir: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201 - an async generator of Failing
     """Such a worker, which tries again at once."""
-    monkeypatch.setattr(worker_module, "RETRY", 0.01)
+    monkeypatch.setattr(running_module, "RETRY", 0.01)
     state_dir.mkdir()
     async with (
         await FailingStore.open(state_dir / "jobs.db") as store,
@@ -240,7 +240,7 @@ async def test_a_start_that_cannot_be_made_durable_is_taken_back(failing: Failin
     job = await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)
     stopped = await failing.worker.stop(job.id, by="ada")
     assert stopped.state is JobState.STOPPED
-    assert failing.worker._running._by_owner.total() == 0  # pyright: ignore[reportPrivateUsage] - nothing shows it
+    assert failing.worker._running._counts._by_owner.total() == 0  # pyright: ignore[reportPrivateUsage] - nothing shows it
 
 
 async def test_the_error_of_a_command_is_not_hidden_by_that_of_a_store(failing: Failing) -> None:

@@ -96,7 +96,7 @@ async def test_ended_jobs_leave_nothing_open(tree: str, worker: Worker, state_di
     async with asyncio.timeout(LIMIT):  # the loop closes the connections of supervisors that have just gone
         while sorted(open_files()) != files:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
-    assert not worker._live  # pyright: ignore[reportPrivateUsage] - nothing shows what is remembered too long
+    assert not list(worker._running)  # pyright: ignore[reportPrivateUsage] - nothing shows what is remembered too long
     while tree == "cgroup" and any(path.is_dir() for path in cgroup_of(state_dir).iterdir()):  # noqa: ASYNC110
         await asyncio.sleep(0.005)  # supervisors remove theirs after they have told the end, and tell nobody
 

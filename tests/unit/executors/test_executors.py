@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from jobworker.core.errors import InvalidArgumentError
-from jobworker.executors.local import BURY
 from jobworker.executors.output import FileOutput, GrowthWatch
 from jobworker.executors.spawner import Spawner
+from jobworker.executors.supervisors import BURY
 from jobworker.executors.user import JobUser
 from tests.support.workers import gone, open_files
 

@@ -6,12 +6,12 @@ import pytest
 
 from jobworker.core.errors import InvalidArgumentError, QuotaExceededError
 from jobworker.core.spec import JobSpec
-from jobworker.worker.quotas import Quotas, RunningJobs
+from jobworker.worker.quotas import JobCounts, Quotas
 
 
 def test_a_job_counts_from_its_admission_to_its_release() -> None:
     """For its owner and in all; one that fails to start does not count; none at all is no bound."""
-    running = RunningJobs(Quotas(running_jobs=2, running_jobs_per_owner=1))
+    running = JobCounts(Quotas(running_jobs=2, running_jobs_per_owner=1))
     with running.admit("ada"):
         pass
     with pytest.raises(QuotaExceededError, match="running jobs of ada"), running.admit("ada"):
@@ -27,7 +27,7 @@ def test_a_job_counts_from_its_admission_to_its_release() -> None:
     running.release("ada")
     with running.admit("ada"):
         pass
-    free = RunningJobs(Quotas(running_jobs=None, running_jobs_per_owner=None))
+    free = JobCounts(Quotas(running_jobs=None, running_jobs_per_owner=None))
     for _ in range(5000):
         free.take("ada")
     with free.admit("ada"):

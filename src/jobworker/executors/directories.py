@@ -1,0 +1,116 @@
+"""The directories of the jobs of this machine: made, read, and deleted whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from jobworker.core.job import Job
+from jobworker.core.records import Record, end_from, job_from, job_record, limits_from, stop_from, time_from
+from jobworker.executors.base import Outcome
+from jobworker.linux.cgroup import Cgroup
+from jobworker.runtime import jobdir
+from jobworker.runtime.jobdir import JobDir
+
+
+class JobDirectories:
+    """All that is kept of jobs, a directory each, in `parent`. What has to be deleted goes by way of `removed`."""
+
+    def __init__(self, parent: Path, *, sync: bool) -> None:
+        self._jobs = parent / "jobs"
+        self.removed = parent / "removed"
+        self._sync = sync
+
+    def prepare(self) -> None:
+        """Make the folders, and finish what somebody who was killed had begun to delete. Raises `OSError`."""
+        for directory in (self._jobs, self.removed):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        for path in self.removed.iterdir():
+            shutil.rmtree(path)
+
+    def path(self, job_id: str) -> Path:
+        """Where the directory of a job is or would be."""
+        return self._jobs / job_id
+
+    def open(self, job_id: str) -> JobDir:
+        """The directory of a job. Raises `FileNotFoundError`."""
+        return JobDir.open(self.path(job_id))
+
+    def create(self, job: Job, launch: Record) -> JobDir:
+        """A new directory with the spec of a job, and `launch`, what is needed to run it beyond the spec."""
+        directory = JobDir.create(self.path(job.id))
+        try:
+            directory.write(jobdir.SPEC, {"job": job_record(job), "launch": launch}, sync=self._sync)
+            if self._sync:
+                _sync_directory(self._jobs)
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    def ids(self) -> set[str]:
+        """Ids of all jobs that have a directory."""
+        return {path.name for path in self._jobs.iterdir()}
+
+    def output_size(self, job_id: str) -> int:
+        """Bytes of output there are now; 0 if nothing is kept of the job."""
+        try:
+            return (self.path(job_id) / jobdir.OUTPUT).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def outcome(self, job_id: str) -> Outcome | None:
+        """The end of a job, if it has been recorded. Raises `OSError`, and what `core.records` does."""
+        with self.open(job_id) as directory:
+            record = directory.read(jobdir.EXIT)
+            return None if record is None else outcome_from(record)
+
+    def delete(self, job_id: str) -> None:
+        """Delete in two steps, so that a job is there whole or not at all; one that is not there is no error."""
+        removed = self.removed / job_id
+        with suppress(FileNotFoundError):
+            self.path(job_id).rename(removed)
+            shutil.rmtree(removed)
+
+    def remove_unused_cgroups(self, parent: Path) -> None:
+        """Remove the cgroups of jobs that have ended; one that the kernel holds still is for the next time."""
+        for path in parent.iterdir():
+            if path.is_dir() and self._is_over(path.name) and not (cgroup := Cgroup(path)).populated:
+                cgroup.remove()
+
+    def _is_over(self, job_id: str) -> bool:
+        directory = self.path(job_id)
+        return (directory / jobdir.EXIT).exists() or not directory.exists()
+
+
+def job_of(spec: Record, directory: JobDir) -> Job:
+    """A job with its start and the limits in force, as its records tell them."""
+    job = job_from(spec["job"])
+    started, changed = directory.read(jobdir.STARTED), directory.read(jobdir.LIMITS)
+    return replace(
+        job,
+        start_time=job.create_time if started is None else time_from(started["time"]),
+        limits=job.limits if changed is None else limits_from(changed["limits"]),
+    )
+
+
+def cgroup_of(spec: Record) -> str | None:
+    """The path of a job's cgroup; `None` if it was started without one."""
+    return spec["launch"]["cgroup"]
+
+
+def outcome_from(record: Record) -> Outcome:
+    """The outcome that the record of an end describes."""
+    stop = record["stop"]
+    return Outcome(end=end_from(record["end"]), stop=None if stop is None else stop_from(stop))
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,107 @@
+"""Starts: each is admitted, remembered, run and answered, or leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from jobworker.core.errors import InvalidArgumentError, RequestIdReusedError, StoreError
+from jobworker.core.job import Job, StopRequest
+from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.spec import JobSpec
+from jobworker.executors.base import Executor
+from jobworker.store.base import JobStore
+from jobworker.worker import limits as limits_
+from jobworker.worker.live import LiveJob
+from jobworker.worker.running import RunningJobs
+from jobworker.worker.tasks import Tasks
+
+# The kill takes milliseconds; the record of an end, which is deleted next, would wait for room on a full disk.
+TAKE_BACK_PATIENCE = 5.0
+
+
+class Starts:
+    """Those that are under way, by their request ids; each goes on when its caller is cancelled."""
+
+    def __init__(self, executor: Executor, store: JobStore, running: RunningJobs, tasks: Tasks) -> None:
+        self._executor = executor
+        self._store = store
+        self._running = running
+        self._tasks = tasks
+        self._by_request: dict[tuple[str, str], asyncio.Future[Job]] = {}
+
+    async def start(self, spec: JobSpec, owner: str, request_id: str | None, limit_policy: LimitPolicy) -> Job:
+        """Start a job, or give the one that the request id has started; see `Worker.start`."""
+        if request_id is None:
+            return await asyncio.shield(self._tasks.start(self._start, spec, owner, None, limit_policy))
+        request = (owner, _canonical(request_id))
+        start = self._by_request.get(request)
+        if start is None:
+            start = self._by_request[request] = self._tasks.start(self._start_once, spec, *request, limit_policy)
+            start.add_done_callback(lambda _: self._by_request.pop(request))
+        job = await asyncio.shield(start)
+        if job.spec != spec:
+            raise RequestIdReusedError(request_id)
+        return job
+
+    async def _start_once(self, spec: JobSpec, owner: str, request_id: str, limit_policy: LimitPolicy) -> Job:
+        found = await self._store.find_request(owner, request_id)
+        if found is None:
+            return await self._start(spec, owner, request_id, limit_policy)
+        if found.start_time is None:  # that start failed, and so did forgetting it
+            await self._store.remove(found.id)
+            return await self._start(spec, owner, request_id, limit_policy)
+        return self._running.as_it_is(found)
+
+    async def _start(self, spec: JobSpec, owner: str, request_id: str | None, limit_policy: LimitPolicy) -> Job:
+        limits = limits_.at_start(spec.limits, limit_policy, self._executor.info)
+        with self._running.admit(owner):
+            job = Job(
+                id=str(uuid.uuid4()),
+                owner=owner,
+                spec=spec,
+                request_id=request_id,
+                create_time=datetime.now(UTC),
+                limits=limits,
+            )
+            # The row first: what cannot be remembered is not started.
+            await self._store.add(job)
+            try:
+                execution = await self._executor.start(job)
+            except BaseException:
+                with suppress(StoreError):  # it does not show, and is forgotten at the next start
+                    await self._store.remove(job.id)
+                raise
+            job = replace(job, start_time=execution.start_time)
+            live = LiveJob(job, execution)
+            self._running.add(live)
+            try:
+                await self._store.update(job)
+            except StoreError:
+                await self._take_back(live)
+                raise
+            self._running.watch(live)
+            return job
+
+    async def _take_back(self, live: LiveJob) -> None:
+        """Undo a start that cannot be made durable."""
+        stop = StopRequest(requested_by=live.job.owner, request_time=datetime.now(UTC), grace=timedelta(0))
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(TAKE_BACK_PATIENCE):
+                await live.execution.request_stop(stop)
+                await live.execution.outcome()
+        await live.execution.close()
+        self._running.forget(live.job.id)
+        await self._executor.remove(live.job.id)
+        with suppress(StoreError):  # without a directory, the row is forgotten at the next start
+            await self._store.remove(live.job.id)
+
+
+def _canonical(request_id: str) -> str:
+    try:
+        return str(uuid.UUID(request_id))
+    except ValueError:
+        raise InvalidArgumentError("request_id", f"{request_id!r} is no UUID") from None
