@@ -32,6 +32,7 @@ class IoLimit:
     write_operations_per_second: int | None = None
 
     def __post_init__(self) -> None:
+        _check_type("io.device", self.device, str)
         if self.device is not None and (not self.device.startswith("/") or "\0" in self.device):
             raise InvalidArgumentError(
                 "limits.io.device", f"{self.device!r} is not absolute; name a block device, or a file or folder on it"
@@ -64,16 +65,21 @@ class Limits:
     io_weight: int | None = None
 
     def __post_init__(self) -> None:
-        _check("cpus", self.cpus, MIN_CPUS, MAX_CPUS)
+        _check("cpus", self.cpus, MIN_CPUS, MAX_CPUS, kind=(int, float))
         _check("cpu_weight", self.cpu_weight, MIN_WEIGHT, MAX_WEIGHT)
         _check("memory", self.memory, MIN_MEMORY, MAX_MEMORY)
         _check("memory_high", self.memory_high, MIN_MEMORY, MAX_MEMORY)
         _check("swap", self.swap, 0, MAX_MEMORY)
         _check("pids", self.pids, 1, MAX_PIDS)
         _check("io_weight", self.io_weight, MIN_WEIGHT, MAX_WEIGHT)
+        _check_type("oom_group", self.oom_group, bool)
+        _check_type("cpuset", self.cpuset, str)
         if self.cpuset is not None:
             for _ in cpu_ranges(self.cpuset):  # which is the check
                 pass
+        _check_type("io", self.io, tuple)
+        for limit in self.io:
+            _check_type("io", limit, IoLimit)
         if len(self.io) > MAX_DEVICES:
             raise InvalidArgumentError("limits.io", f"names {len(self.io)} devices; at most {MAX_DEVICES} are possible")
         if len({limit.device for limit in self.io}) < len(self.io):
@@ -100,9 +106,22 @@ def _is_cpu(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= len(str(MAX_CPUS)) and int(text) < MAX_CPUS
 
 
-def _check(name: str, value: float | None, minimum: float, maximum: float) -> None:
-    """Refuse what is out of range; so is a NaN."""
+def _check(
+    name: str, value: float | None, minimum: float, maximum: float, *, kind: type | tuple[type, ...] = int
+) -> None:
+    """Refuse what is no number, or out of range; so is a NaN."""
+    _check_type(name, value, kind)
     if value is None or minimum <= value <= maximum:
         return
     bound = f"at most {maximum}" if value > maximum else f"at least {minimum}"
     raise InvalidArgumentError(f"limits.{name}", f"{value} cannot be; it has to be {bound}")
+
+
+def _check_type(name: str, value: object, kind: type | tuple[type, ...]) -> None:
+    """Refuse what is not of the declared type: nobody checks that before a program runs. A bool is no number."""
+    if value is None or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
+        return
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    raise InvalidArgumentError(
+        f"limits.{name}", f"{value!r} cannot be; it has to be of type {' or '.join(one.__name__ for one in kinds)}"
+    )

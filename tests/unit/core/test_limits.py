@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -52,6 +53,30 @@ def test_what_no_disk_can_be_limited_to_is_refused(values: dict[str, Any]) -> No
     """A rate of nothing, a rate that the kernel takes for none, a disk that is not named by an absolute path."""
     with pytest.raises(InvalidArgumentError, match=f"^limits.io.{next(iter(values))}: "):
         IoLimit(**values)
+
+
+@pytest.mark.parametrize(
+    "field, build",
+    [
+        ("cpus", lambda: Limits(cpus=cast("Any", "2"))),
+        ("cpus", lambda: Limits(cpus=True)),
+        ("memory", lambda: Limits(memory=cast("Any", "2G"))),
+        ("memory_high", lambda: Limits(memory_high=cast("Any", 1e9))),
+        ("pids", lambda: Limits(pids=cast("Any", [5]))),
+        ("cpuset", lambda: Limits(cpuset=cast("Any", 3))),
+        ("oom_group", lambda: Limits(oom_group=cast("Any", "yes"))),
+        ("io", lambda: Limits(io=cast("Any", IoLimit()))),
+        ("io", lambda: Limits(io=cast("Any", ({"device": "/srv"},)))),
+        ("io.device", lambda: IoLimit(device=cast("Any", 8))),
+        ("io.read_bytes_per_second", lambda: IoLimit(read_bytes_per_second=cast("Any", "10M"))),
+        ("io.write_operations_per_second", lambda: IoLimit(write_operations_per_second=cast("Any", 1.5))),
+    ],
+)
+def test_what_is_of_another_type_is_refused(field: str, build: Callable[[], object]) -> None:
+    """As all else that is wrong: with the name of the limit, and the type that is wanted."""
+    with pytest.raises(InvalidArgumentError, match="it has to be of type ") as caught:
+        build()
+    assert caught.value.field == f"limits.{field}"
 
 
 @pytest.mark.parametrize("cpuset", ["", "1,", "a", "-1", "1-", "3-1", "1 ,2", "٣", "0-8192", "1--2"])
