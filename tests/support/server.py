@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 
@@ -22,6 +22,10 @@ from tests.support.pki import Authority, Credential, CredentialFiles
 
 START_LIMIT = 60.0  # seconds; about one on an idle machine
 END_LIMIT = 60.0  # seconds; with --stop-jobs-on-exit, jobs get 10 s to end
+PROGRAM = str(Path(sys.executable).with_name("jobworker"))
+
+Settings = dict[str, Any]  # flags of `serve` without the dashes
+
 _READY = re.compile(r"^jobworker: serving on (\S+):(\d+)$", re.MULTILINE)
 
 
@@ -141,8 +145,23 @@ def serve_command(directory: Path, *flags: str) -> list[str]:
         "--server-key": directory / "server.key",
         "--client-ca": directory / "ca.crt",
     }
-    program = Path(sys.executable).with_name("jobworker")
-    return [str(program), "serve", *(str(part) for pair in settings.items() for part in pair), *flags]
+    return [PROGRAM, "serve", *(str(part) for pair in settings.items() for part in pair), *flags]
+
+
+def words_of(settings: Settings) -> list[str]:
+    """Settings as a command line."""
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def serve_starts(settings: Settings, *before: str) -> bool:
+    """Whether a server with these settings comes to serve; it is ended then. `before` stands before the command."""
+    command = [*before, PROGRAM, "serve", *words_of(settings)]
+    with subprocess.Popen(command, env=base_environ(), stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        started = any(line.startswith("jobworker: serving on") for line in server.stderr)
+        server.terminate()
+        server.stderr.read()
+    return started
 
 
 def base_environ() -> dict[str, str]:

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,9 +18,7 @@ from jobworker.linux.placement import mount_point
 from tests.support.kernel import missing_controllers
 from tests.support.pki import EXPIRED, NOT_YET_VALID, Authority
 from tests.support.program import JOBWORKER, Finished, Program
-from tests.support.server import base_environ, running_server
-
-Settings = dict[str, Any]  # flags of `serve` without the dashes
+from tests.support.server import Settings, base_environ, running_server, serve_starts, words_of
 
 SETTINGS = ("state-dir", "server-cert", "server-key", "client-ca")
 
@@ -41,22 +38,6 @@ def settings(tmp_path: Path) -> Settings:
         "server-key": files.key,
         "client-ca": tmp_path / "ca.crt",
     }
-
-
-def words_of(settings: Settings) -> list[str]:
-    """Settings as a command line."""
-    return [f"--{name}={value}" for name, value in settings.items()]
-
-
-def serve_starts(settings: Settings, *before: str) -> bool:
-    """Whether a server with these settings comes to serve; it is ended then. `before` stands before the command."""
-    command = [*before, JOBWORKER, "serve", *words_of(settings)]
-    with subprocess.Popen(command, env=base_environ(), stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        started = any(line.startswith("jobworker: serving on") for line in server.stderr)
-        server.terminate()
-        server.stderr.read()
-    return started
 
 
 def doctor(settings: Settings, *words: str | Path, code: int | None = 0) -> Finished:

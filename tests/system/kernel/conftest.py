@@ -18,15 +18,15 @@ from tests.support.workers import Gate
 def _controllers() -> None:
     """Everything here needs them. In the VM nothing may skip, or nobody would notice."""
     if reason := missing_controllers():
-        if os.environ.get("JOBWORKER_VM"):
+        if os.environ.get("TEST_IN_VM"):
             pytest.fail(reason)
         pytest.skip(f"{reason}; test_vm.py runs this in a VM")
 
 
 @pytest.fixture
 def state_dir() -> Generator[Path]:
-    """Where a test's workers keep their jobs; $JOBWORKER_TEST_DISK is a folder on a disk with I/O to limit."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("JOBWORKER_TEST_DISK")) as name:
+    """Where a test's workers keep their jobs; $TEST_DISK is a folder on a disk with I/O to limit."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_DISK")) as name:
         Path(name).chmod(0o711)
         yield Path(name) / "state"
 

@@ -9,7 +9,7 @@ time limit ran out, 125 that the VM failed. There is no network but loopback. In
     /sys/fs/cgroup  cgroup2 with all controllers. The command is in the root group; with --systemd, systemd is PID 1 and
                     the command in a unit with Delegate=yes
     /run/scratch    ext4 on a virtio disk, for io.max
-    $JOBWORKER_VM   is 1, and $JOBWORKER_TEST_DISK and $TMPDIR are /run/scratch
+    $TEST_IN_VM     is 1, and $TEST_DISK and $TMPDIR are /run/scratch
 
 It needs root (for virtiofsd), no KVM, and what `make test-vm-programs` fetches. Python is 15 to 20 times slower inside.
 """
@@ -98,7 +98,7 @@ def _write_initramfs(path: Path, command: list[str], *, systemd: bool, shared: t
     script = (HERE / "init.sh").read_text()
     script = script.replace("@MODULES@", " ".join(module.name for module in modules))
     script = script.replace("@SHARED@", shlex.join(map(str, shared))).replace("@SYSTEMD@", "1" if systemd else "")
-    environ = {**os.environ, "JOBWORKER_VM": "1", "JOBWORKER_TEST_DISK": "/run/scratch", "TMPDIR": "/run/scratch"}
+    environ = {**os.environ, "TEST_IN_VM": "1", "TEST_DISK": "/run/scratch", "TMPDIR": "/run/scratch"}
     lines = [f"export {key}={shlex.quote(value)}" for key, value in environ.items() if key.isidentifier()]
     lines += [f"cd {shlex.quote(str(Path.cwd()))}", f"exec {shlex.join(command)}", ""]
     folder, program, text = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
