@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -80,15 +81,15 @@ class Execution(Protocol):
         """Let a paused job go on; `False` if it has ended."""
         ...
 
-    async def update(self, limits: Limits) -> bool:
-        """Put limits in force in place of the present ones, all or none; `False` if the job has ended.
+    async def update(self, limits: Limits, *, before: Limits) -> bool:
+        """Put limits in force in place of those `before`, all or none; `False` if the job has ended.
 
-        Raises `LimitNotEnforceableError`.
+        One at a time. Raises `LimitNotEnforceableError`, and `StoreError` if they cannot be kept.
         """
         ...
 
-    async def usage(self) -> Usage | None:
-        """What the job has used up to now; `None` if it has ended."""
+    def usage(self) -> Usage | None:
+        """What the job has used up to now; `None` if it has ended. It may block, so ask `Executor.usages`."""
         ...
 
     async def outcome(self) -> Outcome:
@@ -138,6 +139,10 @@ class Executor(Protocol):
         Raises `CommandNotStartedError` and `LimitNotEnforceableError`, after which nothing of it is left; so does a
         cancellation.
         """
+        ...
+
+    async def usages(self, executions: Sequence[Execution]) -> list[Usage | None]:
+        """What some of its jobs have used up to now, in their order; `None` for those that have ended."""
         ...
 
     async def known_ids(self) -> set[str]:

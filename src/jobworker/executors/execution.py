@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from datetime import UTC, datetime
 
@@ -15,6 +14,7 @@ from jobworker.executors.directories import JobDirectories
 from jobworker.executors.place import Place
 from jobworker.executors.supervision import Supervision, refusal
 from jobworker.executors.supervisors import Supervisors
+from jobworker.executors.threads import Threads
 from jobworker.linux import usage
 
 
@@ -31,14 +31,14 @@ class LocalExecution:
         supervisors: Supervisors,
         directories: JobDirectories,
         place: Place,
+        threads: Threads,
     ) -> None:
         self._job = job
-        self._limits = job.limits
-        self._changing = asyncio.Lock()  # what is written depends on the limits before
         self._supervision = supervision
         self._supervisors = supervisors
         self._directories = directories
         self._place = place
+        self._threads = threads
         self._cgroup = cgroup
         self._stop: StopRequest | None = None
         self.start_time = started
@@ -76,21 +76,17 @@ class LocalExecution:
             return not self._supervision.over.done()
         return await self._set_paused(paused=False)
 
-    async def update(self, limits: Limits) -> bool:
-        """Put limits in force in place of the present ones; see `Execution.update`."""
-        async with self._changing:
-            writes = await asyncio.to_thread(self._place.writes, limits, cwd=self._job.spec.cwd, before=self._limits)
-            try:
-                done = await self._supervision.set_limits(limits, writes)
-            except OSError as error:
-                raise refusal(error.filename or "", error.errno or errno.EIO) from None
-            if done:
-                self._limits = limits
-            return done
+    async def update(self, limits: Limits, *, before: Limits) -> bool:
+        """Put limits in force in place of those `before`; see `Execution.update`."""
+        writes = await self._threads.run(self._place.writes, limits, cwd=self._job.spec.cwd, before=before)
+        try:
+            return await self._supervision.set_limits(limits, writes)
+        except OSError as error:
+            raise refusal(error.filename or "", error.errno or errno.EIO) from None
 
-    async def usage(self) -> Usage | None:
-        """What the job has used up to now; `None` if it has ended."""
-        wall_seconds = (datetime.now(UTC) - self.start_time).total_seconds()
+    def usage(self) -> Usage | None:
+        """What the job has used up to now; see `Execution.usage`."""
+        wall_seconds = max(0.0, (datetime.now(UTC) - self.start_time).total_seconds())  # the clock may be set back
         if self._supervision.over.done():
             return None
         if self._cgroup is None:

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import resource
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,6 +16,7 @@ from pathlib import Path
 from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableError
 from jobworker.core.job import Job
 from jobworker.core.records import Record, time_from
+from jobworker.core.usage import Usage
 from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo
 from jobworker.executors.directories import JobDirectories, cgroup_of, job_of, outcome_from
 from jobworker.executors.execution import LocalExecution
@@ -24,6 +25,7 @@ from jobworker.executors.place import Place, take_place
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.supervision import Supervision
 from jobworker.executors.supervisors import Supervisors, end_unwanted, start_time
+from jobworker.executors.threads import Threads
 from jobworker.executors.user import JobUser
 from jobworker.linux import process
 from jobworker.runtime import jobdir
@@ -57,12 +59,13 @@ class LocalSettings:
 class LocalExecutor:
     """An `Executor` for this machine. Made by `open`."""
 
-    def __init__(self, settings: LocalSettings, user: JobUser, place: Place) -> None:
+    def __init__(self, settings: LocalSettings, user: JobUser, place: Place, threads: Threads) -> None:
         self._directories = JobDirectories(settings.directory, sync=settings.sync)
         self._sync = settings.sync
         self._mode: CgroupMode = settings.cgroups
         self._user = user
         self._place = place
+        self._threads = threads
         self._boot_id = process.boot_id()
         self._spawner = Spawner(settings.directory / "spawner.log", self._directories.removed, place.jobs, place.home)
         self._supervisors = Supervisors(self._spawner)
@@ -80,10 +83,11 @@ class LocalExecutor:
         """
         user = JobUser.find(settings.user)
         with ExitStack() as held:
-            place = await asyncio.to_thread(held.enter_context, take_place(settings.cgroups, _name(settings.directory)))
-            executor = cls(settings, user, place)
-            await asyncio.to_thread(executor._tidy)
-            executor._splice = await asyncio.to_thread(splice_is_seen, settings.directory)
+            threads = held.enter_context(Threads())
+            place = await threads.run(held.enter_context, take_place(settings.cgroups, _name(settings.directory)))
+            executor = cls(settings, user, place, threads)
+            await threads.run(executor._tidy)
+            executor._splice = await threads.run(splice_is_seen, settings.directory)
             try:
                 executor._spawner.start()
                 _take_descriptors()  # for this process; jobs have what they would have without it
@@ -151,9 +155,13 @@ class LocalExecutor:
                 return self._execution(job, supervision, started, self._cgroup_of(job))
         raise ConnectionError(errno.EIO, "no supervisor could be started; the spawner's log says why")
 
+    async def usages(self, executions: Sequence[Execution]) -> list[Usage | None]:
+        """What some of its jobs have used; see `Executor.usages`. One visit to a thread: each has some ten files."""
+        return await self._threads.run(lambda: [execution.usage() for execution in executions])
+
     async def known_ids(self) -> set[str]:
         """Ids of all jobs that have a directory."""
-        return await asyncio.to_thread(self._directories.ids)
+        return await self._threads.run(self._directories.ids)
 
     async def recover(self, job_id: str) -> tuple[Job, Execution | None] | None:
         """What became of a job while no daemon was there; see `Executor.recover`."""
@@ -188,12 +196,12 @@ class LocalExecutor:
 
     async def remove(self, job_id: str) -> None:
         """Delete the directory of a job; one that is not there is no error."""
-        await asyncio.to_thread(self._directories.delete, job_id)
+        await self._threads.run(self._directories.delete, job_id)
 
     # Steps
 
     async def _prepared(self, job: Job) -> JobDir:
-        preparation = asyncio.ensure_future(asyncio.to_thread(self._prepare, job))
+        preparation = asyncio.ensure_future(self._threads.run(self._prepare, job))
         try:
             return await asyncio.shield(preparation)
         except asyncio.CancelledError:  # a thread cannot be cancelled: what it makes has to be there to be removed
@@ -245,6 +253,7 @@ class LocalExecutor:
             supervisors=self._supervisors,
             directories=self._directories,
             place=self._place,
+            threads=self._threads,
         )
 
     async def _adopt(self, job: Job, directory: JobDir, cgroup: str | None) -> LocalExecution | None:

@@ -100,7 +100,10 @@ class FileOutput:
             return b""
         if available < _THREAD_BYTES:
             return os.pread(self._fd, available, offset)
-        return await asyncio.to_thread(os.pread, self._fd, available, offset)  # a backlog may come from a disk
+        try:
+            return await asyncio.to_thread(os.pread, self._fd, available, offset)  # a backlog may come from a disk
+        except RuntimeError:  # there is no thread to be had: that others wait is better than that this one fails
+            return os.pread(self._fd, available, offset)
 
     async def changed(self) -> None:
         """Wait until there may be more than at the last `read`. It may return for nothing."""

@@ -222,7 +222,7 @@ class Worker:
         async def put_in_force(live: LiveJob) -> bool:
             async with live.updating:
                 updated = limits_.after_update(live.job.limits, limits, names, limit_policy, self._executor.info)
-                if not await live.execution.update(updated):
+                if not await live.execution.update(updated, before=live.job.limits):
                     return False
                 live.limit(updated)
                 with suppress(StoreError):  # the row follows with the end or a recovery
@@ -239,8 +239,7 @@ class Worker:
         """
         job = await self.get(job_id)
         if (live := self._running.get(job_id)) is not None:
-            usage = await self._usage_of(live)
-            if usage is not None:
+            if (usage := (await self.usages([job_id])).get(job_id)) is not None:
                 return usage
             await live.ended.wait()
             job = live.job
@@ -250,9 +249,9 @@ class Worker:
 
     async def usages(self, job_ids: Iterable[str]) -> dict[str, Usage]:
         """What those of these jobs that run have used up to now, by their ids."""
-        lives = [(job_id, live) for job_id in job_ids if (live := self._running.get(job_id))]
-        found = {job_id: await self._usage_of(live) for job_id, live in lives}
-        return {job_id: usage for job_id, usage in found.items() if usage is not None}
+        lives = [live for job_id in job_ids if (live := self._running.get(job_id)) and not live.ended.is_set()]
+        found = await self._executor.usages([live.execution for live in lives])
+        return {live.job.id: usage for live, usage in zip(lives, found, strict=True) if usage is not None}
 
     async def wait(self, job_id: str) -> Job:
         """Wait for a job's end. Raises `JobNotFoundError`."""
@@ -308,10 +307,6 @@ class Worker:
             await live.ended.wait()
             job = live.job
         raise JobEndedError(job_id, action=action, state=job.state)
-
-    async def _usage_of(self, live: LiveJob) -> Usage | None:
-        """What a job has used up to now; `None` if it has ended."""
-        return None if live.ended.is_set() else await live.execution.usage()
 
     async def _retain(self) -> None:
         while True:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from jobworker.core.errors import InvalidArgumentError, LimitNotEnforceableError, PauseNotSupportedError
+from jobworker.core.job import StopRequest
 from jobworker.core.limits import Limits
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
+from jobworker.executors.local import LocalExecutor, LocalSettings
 from jobworker.executors.place import REQUIRED
 from jobworker.linux.limits import FILES
 from jobworker.runtime import jobdir
 from jobworker.worker import local_worker
+from tests.support.jobs import accepted_job
 from tests.support.workers import CGROUP_V2, Gate, said, shell
 
 needs_cgroup = pytest.mark.skipif(not CGROUP_V2, reason="no cgroup v2 that this user may make groups in")
@@ -85,3 +89,18 @@ async def test_the_limits_of_the_last_update_are_those_that_are_known(state_dir:
     (state_dir / "jobs.db").unlink()
     async with local_worker(state_dir) as worker:
         assert (await worker.get(job.id)).limits == Limits(pids=7)
+
+
+async def test_wall_time_is_not_below_zero(state_dir: Path) -> None:
+    """Also where the clock has been set back since the start."""
+    state_dir.mkdir()
+    async with LocalExecutor.open(LocalSettings(directory=state_dir)) as executor:
+        execution = await executor.start(accepted_job(spec=JobSpec(argv=("sleep", "1000"))))
+        execution.start_time += timedelta(hours=1)
+        usage = execution.usage()
+        assert usage is not None
+        assert usage.wall_seconds == 0
+        await execution.request_stop(
+            StopRequest(requested_by="ada", request_time=datetime.now(UTC), grace=timedelta(0))
+        )
+        await execution.outcome()

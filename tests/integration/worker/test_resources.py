@@ -21,7 +21,17 @@ from jobworker.runtime.spawner import SPARE
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import NewWorker, needs_root
 from tests.integration.worker.test_start import cgroup_of
-from tests.support.workers import LIMIT, Gate, job_pids, open_files, output_of, shell, supervisor_of, worker_process
+from tests.support.workers import (
+    LIMIT,
+    PROJECT,
+    Gate,
+    job_pids,
+    open_files,
+    output_of,
+    shell,
+    supervisor_of,
+    worker_process,
+)
 
 PRIVATE_BOUND = 1.5 * 1024 * 1024  # bytes a supervisor, with a hundred of them
 
@@ -155,3 +165,19 @@ def test_a_worker_needs_no_privileges(oom_score: int) -> None:
                 worker.call("wait", job_id=job_id)
                 assert not job_pids(job_id)
             assert (next((folder / "state" / "jobs").glob("*/output"))).stat().st_uid == 65534
+
+
+def test_a_worker_that_may_start_no_more_threads_goes_on() -> None:
+    """It had those that it needs before: jobs start, are read to their end and are removed."""
+    as_nobody = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        command = [*as_nobody, interpreter_for_all(as_nobody), "-m", "tests.support.no_more_processes", f"{name}/state"]
+        ran = subprocess.run(
+            command,
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+            check=False,
+            capture_output=True,
+        )
+        assert ran.stdout == b"all is well\n", ran.stderr.decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -25,6 +26,7 @@ class Played:
     paused: bool = False
     unkillable_pids: tuple[int, ...] = ()
     limits: list[Limits] = field(default_factory=list[Limits])
+    before: list[Limits] = field(default_factory=list[Limits])
     refusal: Exception | None = None
     may_update: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Future[JobEnd] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -58,15 +60,16 @@ class Played:
         self.paused = False
         return not self.ended.done()
 
-    async def update(self, limits: Limits) -> bool:
+    async def update(self, limits: Limits, *, before: Limits) -> bool:
         """Keep the limits, or refuse them."""
+        self.before.append(before)
         await self.may_update.wait()
         if self.refusal is not None:
             raise self.refusal
         self.limits.append(limits)
         return not self.ended.done()
 
-    async def usage(self) -> Usage | None:
+    def usage(self) -> Usage | None:
         """Always the same."""
         return None if self.ended.done() else USAGE
 
@@ -100,6 +103,10 @@ class Place:
         execution = Played()
         self.jobs[job.id] = replace(job, start_time=execution.start_time), execution
         return execution
+
+    async def usages(self, executions: Sequence[Execution]) -> list[Usage | None]:
+        """What each says."""
+        return [execution.usage() for execution in executions]
 
     async def known_ids(self) -> set[str]:
         """All that were started."""

@@ -143,7 +143,8 @@ async def test_two_updates_at_once_are_both_in_force(worker: Worker, place: Plac
         await asyncio.sleep(0)  # both have begun
         played.may_update.set()
     assert (await worker.get(job.id)).limits == Limits(pids=5, cpus=2)
-    assert played.limits[-1] == Limits(pids=5, cpus=2)
+    assert played.limits == [Limits(pids=5), Limits(pids=5, cpus=2)]
+    assert played.before == [Limits(), Limits(pids=5)]
 
 
 async def test_a_limit_can_be_given_back(worker: Worker) -> None:
