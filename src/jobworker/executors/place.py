@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,14 @@ from jobworker.linux.limits import FILES, Write, writes
 
 REQUIRED = ("cpus", "memory", "io", "pids")
 
-REMEDY = (
+DELEGATE = (
     "start the server as root, as a unit with Delegate=yes and DelegateSubgroup=daemon (systemd 254), or by "
     "systemd-run --user --scope -p Delegate=yes; in a container, with a writable cgroup namespace"
+)
+MOUNT = "boot with systemd.unified_cgroup_hierarchy=1; in a container, with a cgroup namespace of its own"
+_OFFER = (
+    "have the kernel offer these controllers to version 2: boot with cgroup_no_v1=all, and with cgroup_enable=memory "
+    "where the memory controller is disabled; in a container, have its runtime hand them on"
 )
 
 
@@ -61,15 +66,29 @@ class Place:
                     "cpuset", f"{limits.cpuset} is not within the CPUs of jobs here, {there}"
                 )
 
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """The limits that a server may require and cannot enforce."""
+        return tuple(limit for limit in REQUIRED if limit in self.missing)
+
     def check_required(self) -> None:
         """Raise `InvalidArgumentError` unless the limits can be enforced that a server may require."""
-        if lacking := [limit for limit in REQUIRED if limit in self.missing]:
+        if lacking := self.lacking:
             reasons = "; ".join(dict.fromkeys(self.missing[limit] for limit in lacking))
             raise InvalidArgumentError(
                 "cgroups",
-                f"{', '.join(lacking)} cannot be limited here, as is required: {reasons}. To have them, {REMEDY}. "
-                'To go without, set cgroups = "auto"',
+                f"{', '.join(lacking)} cannot be limited here, as is required: {reasons}. "
+                f'To have them, {remedy(lacking)}. To go without, set cgroups = "auto"',
             )
+
+
+def remedy(limits: Iterable[str]) -> str:
+    """What to do in order that limits can be enforced which cannot: it depends on who withholds their controllers."""
+    mount = placement.mount_point()
+    if mount is None:
+        return MOUNT
+    offered = placement.offered_controllers(mount)
+    return DELEGATE if all(FILES[limit][0].partition(".")[0] in offered for limit in limits) else _OFFER
 
 
 @contextmanager

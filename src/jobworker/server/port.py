@@ -8,6 +8,12 @@ import socket
 
 from jobworker.server.errors import StartError
 
+_HINTS = {
+    errno.EADDRINUSE: "is another server running there?",
+    errno.EADDRNOTAVAIL: "this machine has no such address; 0.0.0.0 and [::] stand for all that it has",
+    errno.EACCES: "a port below 1024 takes root or CAP_NET_BIND_SERVICE",
+}
+
 
 def check_free(host: str, port: int) -> None:
     """Raise `StartError` that says why a port cannot be had; gRPC only says that."""
@@ -20,5 +26,6 @@ def check_free(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        hint = "; is another server running there?" if error.errno == errno.EADDRINUSE else ""
-        raise StartError(f"cannot listen on {host} port {port}: {os.strerror(error.errno or 0)}{hint}") from None
+        number = error.errno or 0
+        hint = f"; {_HINTS[number]}" if number in _HINTS else ""
+        raise StartError(f"cannot listen on {host} port {port}: {os.strerror(number)}{hint}") from None

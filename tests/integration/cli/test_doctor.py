@@ -20,6 +20,7 @@ from tests.support.pki import EXPIRED, NOT_YET_VALID, Authority
 from tests.support.program import JOBWORKER, Finished, Program
 from tests.support.server import Settings, base_environ, running_server, serve_starts, words_of
 
+CONTROLLER_ROWS = {f"controller_{name}" for name in ("cpu", "memory", "io", "pids")}
 SETTINGS = ("state-dir", "server-cert", "server-key", "client-ca")
 
 jobworker = Program(environ=base_environ())
@@ -158,7 +159,42 @@ def test_agrees_with_the_server_on_required_limits(settings: Settings) -> None:
     if missing_controllers():
         assert "limits" in errors(finished)
         assert by_name(doctor({**settings, "cgroups": "auto"}))["controller_memory"]["status"] in ("ok", "warning")
+        refusal = jobworker("serve", *words_of(settings), code=1).complaint
+        remedies = {row["remedy"] for name, row in by_name(finished).items() if name in CONTROLLER_ROWS}
+        assert [remedy for remedy in remedies if remedy and remedy in refusal], refusal
+        assert refusal not in (by_name(finished)["limits"]["detail"] or "")
     assert by_name(doctor({**settings, "cgroups": "off"}))["controller_memory"]["status"] == "skipped"
+
+
+@pytest.mark.parametrize("mode", ["off", "auto", "require"])
+def test_agrees_with_the_server_on_configured_limits(settings: Settings, mode: str) -> None:
+    """What is configured and not in force is said by both: a warning, and an error where limits are required."""
+    settings |= {"cgroups": mode, "config": settings["client-ca"].parent / "server.toml"}
+    settings["config"].write_text("[limits.default]\nmemory = '2G'\n")
+    finished = doctor(settings, code=None)
+    if mode != "off" and not missing_controllers():
+        assert by_name(finished)["limits"]["status"] == "ok"
+        return
+    assert by_name(finished)["limits"]["status"] == ("error" if mode == "require" else "warning")
+    assert "memory" in (by_name(finished)["limits"]["detail"] or "")
+    assert serve_starts(settings) == (finished.code == 0) == (mode != "require")
+
+
+@pytest.mark.skipif(not missing_controllers(), reason="all limits can be enforced here")
+def test_all_is_not_well_where_no_limit_can_be_enforced(settings: Settings) -> None:
+    """The server starts; that every job with a limit will be refused is more than a remark."""
+    finding = by_name(doctor(settings))["limits"]
+    assert finding["status"] == "warning"
+    assert (finding["detail"] or "").startswith("refused when a job asks for them: cpus, ")
+
+
+def test_an_address_of_another_machine(settings: Settings) -> None:
+    """There is no process to end: the doctor and the server say that the address is not there."""
+    settings["listen"] = "192.0.2.1:0"
+    finding = by_name(doctor(settings, code=1))["port"]
+    assert "this machine has no such address" in (finding["detail"] or "")
+    assert finding["remedy"] == "choose another address (listen)"
+    assert jobworker("serve", *words_of(settings), code=1).complaint == finding["detail"]
 
 
 def test_agrees_with_the_server_on_a_port_in_use(settings: Settings) -> None:
@@ -185,6 +221,7 @@ def test_agrees_with_the_server_on_a_state_directory_of_somebody_else(settings: 
             os.chown(settings[setting], 65534, 65534)
         settings["state-dir"] = folder / "state"
         settings["state-dir"].mkdir()
+        (settings["state-dir"] / "note").touch(mode=0o600)  # somebody's, which no server looks at
         for owner in (0, 65534):
             os.chown(settings["state-dir"], owner, owner)
             command = [*as_nobody, JOBWORKER, "doctor", *words_of(settings)]

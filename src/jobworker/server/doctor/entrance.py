@@ -28,7 +28,8 @@ def examine_port(listen: Address) -> Iterator[Finding]:
     except StartError as problem:
         holders = _holders(listen.port)
         held = f" (port {listen.port} is held by {', '.join(holders)})" if holders else ""
-        yield error("port", f"{problem}{held}", "end that process, or choose another address (listen)")
+        remedy = "choose another address (listen)"
+        yield error("port", f"{problem}{held}", f"end that process, or {remedy}" if holders else remedy)
     else:
         yield ok("port", f"{listen} is free" if listen.port else f"any free port of {listen.host}")
 

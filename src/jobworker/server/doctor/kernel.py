@@ -12,7 +12,7 @@ from jobworker.auth.roles import Role
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.limit_policy import LimitPolicy
 from jobworker.executors.base import CgroupMode
-from jobworker.executors.place import REMEDY, REQUIRED, Place, try_place
+from jobworker.executors.place import DELEGATE, MOUNT, REQUIRED, Place, remedy, try_place
 from jobworker.executors.user import JobUser
 from jobworker.linux import kernel_file, placement
 from jobworker.linux.cgroup import Cgroup
@@ -30,11 +30,9 @@ _CONTROLLERS = {
     "cpuset": "cpuset",
 }  # and a limit of each
 _PRESSURE = "/proc/pressure/cpu"
-_UNKNOWN = (
-    "have the kernel offer it to version 2: boot with cgroup_no_v1=all, and with cgroup_enable=memory where the memory "
-    "controller is disabled; in a container, have its runtime hand it on"
-)
 _OFF = "control groups are off (cgroups)"
+_TAKE_OUT = "take them out of the file"
+_HAVE = "have the controllers that are missing"
 
 _Lacking = Callable[[str, str, str | None], Finding]  # error or warning
 
@@ -79,33 +77,35 @@ def examine_job_user(name: str | None) -> Iterator[Finding]:
 
 def examine_cgroups(mode: CgroupMode, policies: Mapping[Role, LimitPolicy]) -> Iterator[Finding]:
     """The control groups, which are tried in a group that goes again. It may block."""
+    configured = RoleLimits(policies=policies).requested()
     if mode == "off":
-        names = ("cgroup_mount", "cgroup_delegation", *map(_controller, _CONTROLLERS), "limits", "clone_into_cgroup")
-        yield from (skipped(name, _OFF) for name in names)
+        yield from (skipped(name, _OFF) for name in ("cgroup_mount", "cgroup_delegation"))
+        yield from (skipped(_controller(name), _OFF) for name in _CONTROLLERS)
+        yield _without_limits(configured)
+        yield skipped("clone_into_cgroup", _OFF)
         return
     mount = placement.mount_point()
     lacking = error if mode == "require" else warning
     if mount is None:
-        remedy = "boot with systemd.unified_cgroup_hierarchy=1; in a container, with a cgroup namespace of its own"
-        yield lacking("cgroup_mount", "control groups of version 2 are not mounted", remedy)
+        yield lacking("cgroup_mount", "control groups of version 2 are not mounted", MOUNT)
     else:
         yield ok("cgroup_mount", f"control groups of version 2 are at {mount}")
     try:
         with try_place(f"jobworker-doctor-{os.getpid()}") as place:
             yield _delegation(place, lacking)
-            yield from _controllers(place, lacking, set() if mount is None else placement.offered_controllers(mount))
-            yield _limits(place, mode, RoleLimits(policies=policies).requested())
+            yield from _controllers(place, lacking)
+            yield _limits(place, mode, configured)
             yield _no_groups() if place.jobs is None else _clone(place.jobs)
     except OSError as problem:
         where = f"{problem.filename}: " if problem.filename else ""
-        yield error("cgroup_delegation", f"no groups can be made: {where}{problem.strerror}", REMEDY)
+        yield error("cgroup_delegation", f"no groups can be made: {where}{problem.strerror}", DELEGATE)
 
 
 def _delegation(place: Place, lacking: _Lacking) -> Finding:
     name = "cgroup_delegation"
     if reason := _reason_for_all(place):
         groups = "jobs get no groups" if place.jobs is None else f"groups in {place.jobs.parent} limit nothing"
-        return lacking(name, f"{groups}: {reason}", REMEDY)
+        return lacking(name, f"{groups}: {reason}", DELEGATE)
     assert place.jobs is not None  # noqa: S101 -- that would be a reason
     if place.home is not None:
         return ok(name, f"jobs get their groups in a scope of systemd's in {place.jobs.parent.parent}")
@@ -118,8 +118,7 @@ def _reason_for_all(place: Place) -> str | None:
     return None if place.enforceable or len(reasons) > 1 else reasons.pop()
 
 
-def _controllers(place: Place, lacking: _Lacking, known: set[str]) -> Iterator[Finding]:
-    """`known` are those that the top of the tree has."""
+def _controllers(place: Place, lacking: _Lacking) -> Iterator[Finding]:
     for controller, limit in _CONTROLLERS.items():
         name = _controller(controller)
         say = lacking if limit in REQUIRED else warning
@@ -128,22 +127,37 @@ def _controllers(place: Place, lacking: _Lacking, known: set[str]) -> Iterator[F
         elif _reason_for_all(place):
             yield say(name, "as cgroup_delegation says", None)
         else:
-            yield say(name, place.missing[limit], REMEDY if controller in known else _UNKNOWN)
+            yield say(name, place.missing[limit], remedy([limit]))
 
 
 def _limits(place: Place, mode: CgroupMode, configured: tuple[str, ...]) -> Finding:
+    """What the rows before mean for jobs."""
     name = "limits"
-    if mode == "require":
-        try:
-            place.check_required()
-        except InvalidArgumentError as problem:
-            return error(name, str(problem))
-    if unenforced := [limit for limit in configured if limit in place.missing]:
-        detail = f"configured, and cannot be enforced: {', '.join(unenforced)}"
+    lacking = ", ".join(place.lacking)
+    if lacking and mode == "require":
+        return error(
+            name, f"required, and cannot be enforced: {lacking}", f'{_HAVE}, or set cgroups = "auto" to go without'
+        )
+    if unenforced := ", ".join(_explained(limit, place) for limit in configured if limit in place.missing):
         say = error if mode == "require" else warning
-        return say(name, detail, "take them out of the file, or have the controllers that are missing")
+        return say(name, f"configured, and cannot be enforced: {unenforced}", f"{_TAKE_OUT}, or {_HAVE}")
     missing = ", ".join(limit for limit in FILES if limit in place.missing)
-    return ok(name, f"refused when a job asks for them: {missing}" if missing else "all can be enforced")
+    detail = f"refused when a job asks for them: {missing}" if missing else "all can be enforced"
+    return warning(name, detail, _HAVE) if lacking else ok(name, detail)
+
+
+def _explained(limit: str, place: Place) -> str:
+    """A limit that cannot be enforced, with the reason if it is not that of its controller, which has told it."""
+    controller = FILES[limit][0].partition(".")[0]
+    reason = place.missing[limit]
+    return limit if reason == place.missing.get(_CONTROLLERS[controller]) else f"{limit} ({reason})"
+
+
+def _without_limits(configured: tuple[str, ...]) -> Finding:
+    if not configured:
+        return skipped("limits", _OFF)
+    detail = f"configured, and not enforced, since {_OFF}: {', '.join(configured)}"
+    return warning("limits", detail, f'set cgroups = "auto" or "require", or {_TAKE_OUT}')
 
 
 def _no_groups() -> Finding:
