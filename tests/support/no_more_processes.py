@@ -24,8 +24,8 @@ async def main(state: Path) -> None:
             pass
         else:
             sys.exit("this process may start threads still")
-        jobs = [await worker.start(JobSpec(argv=("head", "-c", str(SIZE), "/dev/zero")), "ada") for _ in range(3)]
-        for job in jobs:
+        spec = JobSpec(argv=("head", "-c", str(SIZE), "/dev/zero"))
+        for job in await asyncio.gather(*(worker.start(spec, "ada") for _ in range(10))):
             await worker.usages([job.id])
             assert sum([len(chunk.data) async for chunk in worker.stream(job.id)]) == SIZE
             await worker.wait(job.id)
