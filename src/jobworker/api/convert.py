@@ -22,6 +22,7 @@ from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.query import JobFilter, JobPage
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
@@ -29,6 +30,10 @@ from jobworker.core.usage import Usage
 
 _SCALAR_LIMITS = {wire: core for wire, core in LIMIT_FIELDS.items() if core != "io"}
 _USAGE_FIELDS = tuple(field.name for field in fields(Usage))
+_OUTPUT_MODES = {
+    OutputMode.COMBINED: pb.JobSpec.OUTPUT_MODE_UNSPECIFIED,  # an older server refuses fields that it does not know
+    OutputMode.SPLIT: pb.JobSpec.SPLIT_OUTPUT,
+}
 _IO_RATES = (
     "read_bytes_per_second",
     "write_bytes_per_second",
@@ -48,6 +53,8 @@ def spec_message(spec: JobSpec) -> pb.JobSpec:
         time_limit=None if spec.time_limit is None else duration_message(spec.time_limit),
         limits=limits_message(spec.limits) if spec.limits.requested() else None,
         child_policy=pb.JobSpec.ChildPolicy.Value(spec.child_policy.value),
+        output=_OUTPUT_MODES[spec.output],
+        output_limit=output_limit_message(spec.output_limit),
     )
 
 
@@ -62,6 +69,8 @@ def spec_from(message: pb.JobSpec) -> JobSpec:
         time_limit=duration_from(message.time_limit, "spec.time_limit") if message.HasField("time_limit") else None,
         limits=limits_from(message.limits),
         child_policy=_child_policy_from(message.child_policy),
+        output=_output_mode_from(message.output),
+        output_limit=output_limit_from(message.output_limit),
     )
 
 
@@ -96,6 +105,21 @@ def limits_from(message: pb.Limits) -> Limits:
     """The limits that a message asks for."""
     values = {LIMIT_FIELDS[field.name]: value for field, value in message.ListFields() if field.name != "io"}
     return Limits(io=tuple(_io_limit_from(limit) for limit in message.io), **values)
+
+
+def output_limit_message(limit: OutputLimit) -> pb.OutputLimit | None:
+    """An output limit for the wire; `None` where it leaves everything open."""
+    if limit == OutputLimit():
+        return None
+    policy = pb.OutputLimit.Policy.Value("POLICY_UNSPECIFIED" if limit.policy is None else limit.policy.value)
+    return pb.OutputLimit(bytes=limit.size, policy=policy)
+
+
+def output_limit_from(message: pb.OutputLimit) -> OutputLimit:
+    """The output limit that a message asks for."""
+    return OutputLimit(
+        size=message.bytes if message.HasField("bytes") else None, policy=_overflow_policy_from(message.policy)
+    )
 
 
 def limit_names(names: Iterable[str]) -> list[str]:
@@ -156,6 +180,8 @@ def job_message(job: Job) -> pb.Job:
         limits=limits_message(job.limits) if job.limits.requested() else None,
         paused=job.paused,
         unkillable_pids=job.unkillable_pids,
+        output_first_offset=job.output_first_offset if end is None else end.output_first_offset,
+        output_limit=output_limit_message(job.output_limit),
     )
 
 
@@ -168,8 +194,10 @@ def job_from(message: pb.Job) -> Job:
         create_time=time_from(message.create_time, "job.create_time"),
         start_time=time_from(message.start_time, "job.start_time") if message.HasField("start_time") else None,
         stop=stop_from(message.stop) if message.HasField("stop") else None,
-        end=end_from(message.end, output_bytes=message.output_bytes) if message.HasField("end") else None,
+        end=end_from(message) if message.HasField("end") else None,
         output_bytes=message.output_bytes,
+        output_first_offset=message.output_first_offset,
+        output_limit=output_limit_from(message.output_limit),
         limits=limits_from(message.limits),
         paused=message.paused,
         unkillable_pids=tuple(message.unkillable_pids),
@@ -180,7 +208,7 @@ def job_from(message: pb.Job) -> Job:
 
 
 def end_message(end: JobEnd) -> pb.JobEnd:
-    """An end for the wire; the final size of the output is the job's to say."""
+    """An end for the wire; where the output begins and ends is the job's to say."""
     return pb.JobEnd(
         cause=pb.JobEnd.Cause.Value(end.cause.value),
         exit_code=end.exit_code,
@@ -191,14 +219,16 @@ def end_message(end: JobEnd) -> pb.JobEnd:
     )
 
 
-def end_from(message: pb.JobEnd, *, output_bytes: int) -> JobEnd:
-    """The end that a message describes, of a job with this much output."""
+def end_from(job: pb.Job) -> JobEnd:
+    """The end of the job that a message describes."""
+    message = job.end
     return JobEnd(
         cause=_cause_from(message.cause),
         end_time=time_from(message.end_time, "job.end.end_time"),
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         signal=message.signal if message.HasField("signal") else None,
-        output_bytes=output_bytes,
+        output_bytes=job.output_bytes,
+        output_first_offset=job.output_first_offset,
         output_dropped_bytes=message.output_dropped_bytes,
         usage=usage_from(message.usage) if message.HasField("usage") else None,
     )
@@ -310,6 +340,24 @@ def _child_policy_from(value: pb.JobSpec.ChildPolicy.ValueType) -> ChildPolicy:
         return ChildPolicy(pb.JobSpec.ChildPolicy.Name(value))
     except ValueError:
         raise _unknown("spec.child_policy", value) from None
+
+
+def _output_mode_from(value: pb.JobSpec.OutputMode.ValueType) -> OutputMode:
+    if value == pb.JobSpec.OUTPUT_MODE_UNSPECIFIED:
+        return OutputMode.COMBINED
+    try:
+        return OutputMode(pb.JobSpec.OutputMode.Name(value).removesuffix("_OUTPUT"))
+    except ValueError:
+        raise _unknown("spec.output", value) from None
+
+
+def _overflow_policy_from(value: pb.OutputLimit.Policy.ValueType) -> OverflowPolicy | None:
+    if value == pb.OutputLimit.POLICY_UNSPECIFIED:
+        return None
+    try:
+        return OverflowPolicy(pb.OutputLimit.Policy.Name(value))
+    except ValueError:
+        raise _unknown("spec.output_limit.policy", value) from None
 
 
 def _cause_from(value: pb.JobEnd.Cause.ValueType) -> Cause:

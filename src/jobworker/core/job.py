@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.limits import Limits
+from jobworker.core.output import OutputLimit
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause, JobState
 from jobworker.core.usage import Usage
@@ -35,8 +36,8 @@ class JobEnd:
     """How a job ended.
 
     At most one of `exit_code` (0 to 255) and `signal` is set: what became of the first process, if anybody knows.
-    `output_bytes` is the final size of the output; `output_dropped_bytes` follow it and could not be kept. `usage` is
-    `None` for a job that was lost.
+    `output_bytes` is the offset at which the output ends, and `output_first_offset` that of its first byte that is
+    kept; `output_dropped_bytes` were written and could not be kept. `usage` is `None` for a job that was lost.
     """
 
     cause: Cause
@@ -44,13 +45,17 @@ class JobEnd:
     exit_code: int | None = None
     signal: int | None = None
     output_bytes: int = 0
+    output_first_offset: int = 0
     output_dropped_bytes: int = 0
     usage: Usage | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A job as it was when it was looked at. Times are aware UTC. `output_bytes` counts the output kept so far.
+    """A job as it was when it was looked at. Times are aware UTC.
+
+    `output_bytes` is the offset at which its output ends so far, and `output_first_offset` that of its first byte that
+    is kept. `output_limit` is the one in force: what the spec asks for, else the server's default.
 
     `limits` are those in force: what the spec asks for, the server's defaults, and what an update has changed since.
     `paused` says that a running job stands still. `unkillable_pids` are those of its processes that live on although
@@ -66,6 +71,8 @@ class Job:
     stop: StopRequest | None = None
     end: JobEnd | None = None
     output_bytes: int = 0
+    output_first_offset: int = 0
+    output_limit: OutputLimit = field(default_factory=OutputLimit)
     limits: Limits = field(default_factory=Limits)
     paused: bool = False
     unkillable_pids: tuple[int, ...] = ()

@@ -6,13 +6,17 @@ those that could not be kept count, too. So an offset means the same byte everyw
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.units import format_size
 
 MIN_OUTPUT_LIMIT = 64 * 1024  # bytes: a pipe full, which is written before anybody can say stop
+MAX_OUTPUT_LIMIT = 2**63 - 1  # the largest offset that there is
+DEFAULT_OUTPUT_LIMIT = 10 * 1024**3
+DEFAULT_OUTPUT_RESERVE = 64 * 1024**2
 
 
 class OutputMode(StrEnum):
@@ -54,8 +58,45 @@ class OutputLimit:
     policy: OverflowPolicy | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < MIN_OUTPUT_LIMIT:
-            raise InvalidArgumentError("spec.output_limit.bytes", f"must be at least {MIN_OUTPUT_LIMIT}")
+        if self.size is None:
+            return
+        if not isinstance(self.size, int) or isinstance(self.size, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - nobody checks types before a program runs
+            raise InvalidArgumentError("spec.output_limit.bytes", f"{self.size!r} is no whole number of bytes")
+        if not MIN_OUTPUT_LIMIT <= self.size <= MAX_OUTPUT_LIMIT:
+            raise InvalidArgumentError("spec.output_limit.bytes", f"must be {MIN_OUTPUT_LIMIT} to {MAX_OUTPUT_LIMIT}")
+
+
+def _default_limit() -> OutputLimit:
+    return OutputLimit(size=DEFAULT_OUTPUT_LIMIT, policy=OverflowPolicy.KEEP_LAST)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputPolicy:
+    """How much output a server keeps, all in bytes.
+
+    `default` is the limit, with all that belongs to it, of jobs that ask for none, and `maximum` the largest that one
+    may ask for. `reserve` is what output leaves free of the file system, for records. While the output of all jobs
+    takes `max_state_bytes` or more of the disk, none is started. `None` bounds nothing. Raises `InvalidArgumentError`.
+    """
+
+    default: OutputLimit = field(default_factory=_default_limit)
+    maximum: int | None = None
+    reserve: int = DEFAULT_OUTPUT_RESERVE
+    max_state_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        self.effective(self.default)
+
+    def effective(self, asked: OutputLimit) -> OutputLimit:
+        """The limit of a job that asks for this one; it leaves nothing open. Raises `InvalidArgumentError`."""
+        if self.maximum is not None and asked.size is not None and asked.size > self.maximum:
+            raise InvalidArgumentError(
+                "spec.output_limit.bytes", f"is above the maximum of {format_size(self.maximum)} on this server"
+            )
+        return replace(
+            self.default,
+            **{name: value for name in ("size", "policy") if (value := getattr(asked, name)) is not None},
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -81,6 +81,7 @@ def end_record(end: JobEnd) -> Record:
         "exit_code": end.exit_code,
         "signal": end.signal,
         "output_bytes": end.output_bytes,
+        "output_first_offset": end.output_first_offset,
         "output_dropped_bytes": end.output_dropped_bytes,
         "usage": None if end.usage is None else usage_record(end.usage),
     }
@@ -95,6 +96,7 @@ def end_from(record: Record) -> JobEnd:
         exit_code=record.get("exit_code"),
         signal=record.get("signal"),
         output_bytes=record.get("output_bytes", 0),
+        output_first_offset=record.get("output_first_offset", 0),
         output_dropped_bytes=record.get("output_dropped_bytes", 0),
         usage=usage_from(usage) if usage else None,
     )
@@ -131,6 +133,7 @@ def job_record(job: Job) -> Record:
         "create_time": time_text(job.create_time),
         "spec": spec_record(job.spec),
         "limits": limits_record(job.limits),
+        "output_limit": output_limit_record(job.output_limit),
     }
 
 
@@ -143,6 +146,7 @@ def job_from(record: Record) -> Job:
         create_time=time_from(record["create_time"]),
         spec=spec_from(record["spec"]),
         limits=limits_from(record.get("limits", {})),
+        output_limit=output_limit_from(record.get("output_limit", {})),
     )
 
 

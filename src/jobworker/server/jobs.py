@@ -37,6 +37,7 @@ class JobService(JobServiceServicer):
         call = current_call.get()
         convert.refuse_unknown_fields(request)
         spec = convert.spec_from(request.spec)
+        _refuse_what_is_not_done_yet(request)
         job = await self._worker.start(
             spec, call.principal.name, request.request_id or None, limit_policy=self._limits.of(call.principal)
         )
@@ -108,6 +109,7 @@ class JobService(JobServiceServicer):
         self, request: pb.StreamOutputRequest, context: Context
     ) -> AsyncIterator[pb.StreamOutputResponse]:
         await reach(self._worker, request.job_id)
+        _refuse_what_is_not_done_yet(request)
         end = request.offset
         async with aclosing(self._worker.stream(request.job_id, request.offset, follow=request.follow)) as chunks:
             async for chunk in chunks:
@@ -157,3 +159,12 @@ class JobService(JobServiceServicer):
             token=token or None,
             max_bytes=MAX_PAGE_BYTES,
         )
+
+
+def _refuse_what_is_not_done_yet(request: pb.StartJobRequest | pb.StreamOutputRequest) -> None:
+    """A wish that the worker cannot fulfil must not be dropped."""
+    names = ("output", "output_limit", "streams", "tail_lines", "since", "until", "times")
+    message, path = (request.spec, "spec.") if isinstance(request, pb.StartJobRequest) else (request, "")
+    for descriptor, value in message.ListFields():
+        if descriptor.name in names and not (descriptor.name == "output" and value == pb.JobSpec.COMBINED_OUTPUT):
+            raise InvalidArgumentError(f"{path}{descriptor.name}", "this version of the server does not do this yet")

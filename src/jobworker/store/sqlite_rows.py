@@ -14,6 +14,8 @@ from jobworker.core.records import (
     end_record,
     limits_from,
     limits_record,
+    output_limit_from,
+    output_limit_record,
     spec_from,
     spec_record,
     stop_from,
@@ -25,7 +27,7 @@ from jobworker.core.records import (
 Row = tuple[Any, ...]
 Value = TypeVar("Value")
 
-DETAILS = 'request_id, start_time, stop, "end", output_bytes, limits, spec'
+DETAILS = 'request_id, start_time, stop, "end", output_bytes, limits, output_limit, spec'
 COLUMNS = f"id, create_time, owner, {DETAILS}"  # what `job_from_row` takes
 
 
@@ -43,12 +45,13 @@ def job_row(job: Job) -> dict[str, str | int | None]:
         "output_bytes": job.output_bytes,
         "spec": _json(spec_record(job.spec)),
         "limits": _json(limits_record(job.limits)),
+        "output_limit": _json(output_limit_record(job.output_limit)),
     }
 
 
 def job_from_row(row: Row) -> Job:
     """The job of a row of `COLUMNS`. Raises `StoreError` for one that no release has written."""
-    job_id, create_time, owner, request_id, start_time, stop, end, output_bytes, limits, spec = row
+    job_id, create_time, owner, request_id, start_time, stop, end, output_bytes, limits, output_limit, spec = row
     try:
         return Job(
             id=job_id,
@@ -60,6 +63,7 @@ def job_from_row(row: Row) -> Job:
             end=_optional(lambda text: end_from(json.loads(text)), end),
             output_bytes=output_bytes,
             limits=limits_from(json.loads(limits)),
+            output_limit=output_limit_from(json.loads(output_limit)),
             spec=spec_from(json.loads(spec)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, InvalidArgumentError) as error:

@@ -18,6 +18,7 @@ from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.query import JobFilter, JobPage
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
@@ -46,6 +47,8 @@ FULL_SPEC = JobSpec(
         io_weight=1,
     ),
     child_policy=ChildPolicy.WAIT,
+    output=OutputMode.SPLIT,
+    output_limit=OutputLimit(size=2**40, policy=OverflowPolicy.KEEP_LAST),
 )
 FULL_USAGE = Usage(**dict.fromkeys((field.name for field in fields(Usage)), 3))
 RUNNING = Job(id="6b0b0b0e-0000-4000-8000-000000000000", owner="alice", spec=MINIMAL_SPEC, create_time=NOON)
@@ -80,6 +83,9 @@ def test_an_unset_limit_stays_unset(name: str) -> None:
         replace(RUNNING, spec=FULL_SPEC, start_time=NOON + timedelta(milliseconds=2), output_bytes=5),
         replace(RUNNING, stop=StopRequest(requested_by="bob", request_time=NOON)),
         replace(RUNNING, limits=FULL_SPEC.limits, paused=True),
+        replace(RUNNING, output_bytes=9, output_first_offset=5, output_limit=FULL_SPEC.output_limit),
+        *(replace(RUNNING, output_limit=OutputLimit(policy=policy)) for policy in OverflowPolicy),
+        replace(RUNNING, output_limit=OutputLimit(size=2**16)),
         *(
             replace(RUNNING, output_bytes=9, end=JobEnd(cause=cause, end_time=NOON, exit_code=0, output_bytes=9))
             for cause in Cause

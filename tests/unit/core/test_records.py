@@ -9,6 +9,7 @@ import pytest
 
 from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.records import (
     Record,
     end_from,
@@ -50,6 +51,8 @@ SPECS = [
         time_limit=timedelta(microseconds=1),
         child_policy=ChildPolicy.WAIT,
         limits=LIMITS,
+        output=OutputMode.SPLIT,
+        output_limit=OutputLimit(size=2**40, policy=OverflowPolicy.STOP),
     ),
     JobSpec(argv=("true",), time_limit=MAX_TIME_LIMIT - timedelta(microseconds=1), limits=Limits(swap=0)),
 ]
@@ -73,7 +76,9 @@ def test_a_spec_comes_back_as_it_was(spec: JobSpec) -> None:
 @pytest.mark.parametrize("request_id", [None, "0b2f8a1e-0000-4000-8000-000000000000"])
 def test_a_job_comes_back_as_it_was_accepted(spec: JobSpec, request_id: str | None) -> None:
     """With its owner, request id and creation time to the microsecond; in UTC wherever it was made."""
-    job = Job(id="x", owner="ada \u00e9", spec=spec, create_time=TIME, request_id=request_id)
+    job = Job(
+        id="x", owner="ada \u00e9", spec=spec, create_time=TIME, request_id=request_id, output_limit=spec.output_limit
+    )
     assert job_from(through_json(job_record(job))) == job
 
 
@@ -87,6 +92,7 @@ def test_an_end_comes_back_as_it_was(cause: Cause, exit_code: int | None, signal
         exit_code=exit_code,
         signal=signal,
         output_bytes=2**40,
+        output_first_offset=2**39,
         output_dropped_bytes=2**41,
     )
     assert end_from(through_json(end_record(end))) == end
