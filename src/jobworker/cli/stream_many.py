@@ -1,0 +1,147 @@
+"""The output of many jobs at once, line by line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from jobworker.cli import text
+from jobworker.cli.exits import CliError, code_of
+from jobworker.cli.lines import JobLines, on_terminal, prefixes
+from jobworker.cli.raw_output import RawOutput
+from jobworker.client import AsyncClient
+from jobworker.core.errors import JobworkerError, ServerUnavailableError
+from jobworker.core.job import Job
+from jobworker.core.query import JobFilter
+
+MAX_FOLLOWED = 200  # as many as a user may run by default, and fewer than a server lets one follow, which is 256
+
+
+async def stream_many(
+    client: AsyncClient, which: Sequence[str] | JobFilter, *, offset: int, follow: bool, prefix: bool
+) -> int:
+    """Write the output of these jobs to stdout until all have ended, and give the exit code.
+
+    What there is comes first, job by job; then, with `follow`, what the running ones write, as they write it. So no
+    more than one backlog is under way at a time. A job that cannot be read is told, and the others go on.
+    """
+    many = _ManyStreams(client, RawOutput().write)
+    jobs = [job async for job in many.find(which)]
+    if isinstance(which, JobFilter):
+        jobs.reverse()  # the newest last, as in the output of one job
+        if not jobs:
+            text.say("there are no such jobs")
+    beginnings = prefixes(jobs) if prefix else [b""] * len(jobs)
+    outputs = [
+        _Output(
+            job_id=job.id,
+            lines=JobLines(beginning, terminal=on_terminal()),
+            offset=offset,
+            followed=follow and job.end is None,
+        )
+        for job, beginning in zip(jobs, beginnings, strict=True)
+    ]
+    check_number(sum(output.followed for output in outputs))
+    await many.copy(outputs)
+    return many.code
+
+
+def check_number(followed: int) -> None:
+    """Raise `CliError` if these are too many jobs to follow at a time."""
+    if followed > MAX_FOLLOWED:
+        raise CliError(
+            f"{followed} of these jobs run, and at most {MAX_FOLLOWED} can be followed at a time (a server's own bound "
+            f"is max_followers_per_user for each user, 256 by default); name fewer, or give --no-follow"
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Output:
+    """The output of one job: up to where it has been read, and whether it is to be followed from there on."""
+
+    job_id: str
+    lines: JobLines
+    offset: int
+    followed: bool
+
+
+class _ManyStreams:
+    """Reads jobs over one connection. `code` is the exit code: 0, or that of the first job that could not be read."""
+
+    def __init__(self, client: AsyncClient, write: Callable[[bytes], Awaitable[None]]) -> None:
+        self.code = 0
+        self._client = client
+        self._write = _Batches(write).write
+
+    async def find(self, which: Sequence[str] | JobFilter) -> AsyncGenerator[Job]:
+        """The jobs with these ids, those that do not exist left out and told; or those for which a filter holds."""
+        if isinstance(which, JobFilter):
+            async with aclosing(self._client.list(which)) as jobs:
+                async for job in jobs:
+                    yield job
+            return
+        for job_id in which:
+            try:
+                yield await self._client.get(job_id)
+            except JobworkerError as error:
+                self._tell(job_id, error)
+
+    async def copy(self, outputs: Sequence[_Output]) -> None:
+        """Write all that there is and will be."""
+        try:
+            for output in outputs:
+                await self._copy(output, follow=False)
+            await self._follow([output for output in outputs if output.followed])
+        except ServerUnavailableError:
+            for output in outputs:
+                await self._write(output.lines.end())
+            raise
+
+    async def _follow(self, outputs: Sequence[_Output]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for output in outputs:
+                    group.create_task(self._copy(output, follow=True))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # of the connection or of stdout, which all jobs share
+
+    async def _copy(self, output: _Output, *, follow: bool) -> None:
+        stream = self._client.stream(output.job_id, output.offset, follow=follow)
+        try:
+            await stream.copy_to(lambda data: self._write(output.lines.feed(data)))
+        except JobworkerError as error:
+            self._tell(output.job_id, error)
+            output.followed = False
+        output.offset = stream.offset
+        if follow or not output.followed:
+            await self._write(output.lines.end())
+
+    def _tell(self, job_id: str, error: JobworkerError) -> None:
+        """Say what is wrong with one job; raises it where it is not only with that one."""
+        if isinstance(error, ServerUnavailableError):
+            raise error
+        text.say(str(error) if job_id in str(error) else f"job {job_id}: {error}")
+        self.code = self.code or code_of(error)
+
+
+class _Batches:
+    """Writes together what comes while a write is under way.
+
+    Who writes waits until it is written, so each holds one piece at most, however slow the reader is.
+    """
+
+    def __init__(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        self._write = write
+        self._waiting: list[bytes] = []
+        self._writing = asyncio.Lock()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, before or with what is written later."""
+        if data:
+            self._waiting.append(data)
+        async with self._writing:
+            batch, self._waiting = b"".join(self._waiting), []
+            if batch:
+                await self._write(batch)
