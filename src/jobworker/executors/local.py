@@ -38,7 +38,12 @@ BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # once, unless it has been stopped or the machine is overloaded.
 HELLO_PATIENCE = 2.0
 MAX_SUBJECT_CHARS = 1000  # of a program's name in an error
-START_ATTEMPTS = 3  # the spawner may be killed while it has the request; more often than that it is no accident
+# Longer than a supervisor gives the program (`launch.START_PATIENCE`). None answers if the machine has no process left
+# for one, or if somebody has stopped it.
+START_PATIENCE = 40.0
+START_ATTEMPTS = (
+    3  # supervisors or spawners that end by themselves before they have begun; a spawner may be killed, too
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,45 +119,45 @@ class LocalExecutor:
 
     async def start(self, job: Job) -> LocalExecution:
         """Run a job; see `Executor.start`."""
+        program = job.spec.argv[0][:MAX_SUBJECT_CHARS]
         try:
             with await self._prepared(job) as directory:
                 return await self._start(job, directory)
-        except OSError as error:
+        except CommandNotStartedError as error:
             await self.remove(job.id)
             raise CommandNotStartedError(
-                errno=error.errno or errno.EIO, stage="supervise", subject=job.spec.argv[0]
-            ) from error
+                errno=error.errno, stage=error.stage, subject=error.subject or program
+            ) from None
+        except OSError as error:
+            await self.remove(job.id)
+            raise CommandNotStartedError(errno=error.errno or errno.EIO, stage="supervise", subject=program) from error
         except BaseException:
             await self.remove(job.id)
             raise
 
     async def _start(self, job: Job, directory: JobDir) -> LocalExecution:
-        for _ in range(START_ATTEMPTS):
+        deadline = asyncio.get_running_loop().time() + START_PATIENCE
+        attempts, kills = 0, self._spawner.kills
+        while attempts - (self._spawner.kills - kills) < START_ATTEMPTS:
+            attempts += 1
             supervision = await self._supervisors.start(self._supervisor_record(job), directory)
             try:
-                started = await start_time(supervision)
+                started = await start_time(supervision, deadline)
             except TimeoutError:
-                if (record := directory.read(jobdir.STARTED)) is not None:  # its supervisor has been stopped since
-                    return self._execution(job, supervision, time_from(record["time"]), self._cgroup_of(job))
-                await end_unwanted(supervision, job.owner)
-                raise
-            except CommandNotStartedError as error:
-                if error.subject:
+                if (record := directory.read(jobdir.STARTED)) is None:
+                    await end_unwanted(supervision, job.owner)
                     raise
-                raise CommandNotStartedError(
-                    errno=error.errno, stage=error.stage, subject=job.spec.argv[0][:MAX_SUBJECT_CHARS]
-                ) from None
+                started = time_from(record["time"])  # its supervisor has been stopped since
             except ConnectionError:
-                if directory.output_size() is not None:
-                    # The supervisor has died, and the program may have been executed. That is a job that is lost: as a
-                    # start that failed it would be repeated.
-                    return self._execution(job, supervision, job.create_time, self._cgroup_of(job))
-                # The spawner has died before it had forked: the job has not been touched, so try again.
+                if directory.output_size() is None:  # the spawner has died before it had forked, so try again
+                    continue
+                # The supervisor has died, and the program may have been executed. That is a job that is lost: as a
+                # start that failed it would be repeated.
+                started = job.create_time
             except asyncio.CancelledError:
                 await end_unwanted(supervision, job.owner)
                 raise
-            else:
-                return self._execution(job, supervision, started, self._cgroup_of(job))
+            return self._execution(job, supervision, started, self._cgroup_of(job))
         raise ConnectionError(errno.EIO, "no supervisor could be started; the spawner's log says why")
 
     async def usages(self, executions: Sequence[Execution]) -> list[Usage | None]:

@@ -41,6 +41,7 @@ class Spawner:
         self._turn = asyncio.Lock()  # a socket has room for one who waits until it can be written
         self._room: asyncio.Future[None] | None = None
         self.pid = 0  # 0 while there is none
+        self.kills = 0  # how many of its processes a signal has ended
 
     def start(self) -> socket.socket:
         """Start the process. Not by fork: this process may have threads. Raises `OSError`."""
@@ -106,7 +107,8 @@ class Spawner:
         if self._socket.fileno() >= 0:
             loop.remove_writer(self._socket)
         os.close(self._pidfd)
-        os.waitpid(self.pid, 0)
+        _, status = os.waitpid(self.pid, 0)
+        self.kills += os.WIFSIGNALED(status)
         self._socket.close()
         self._socket = None
         self.pid = 0

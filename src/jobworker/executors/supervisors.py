@@ -20,9 +20,6 @@ LOCK_PATIENCE = 5.0
 LOCK_INTERVAL = 0.005
 # A kill takes milliseconds, unless the supervisor has been stopped or the program hangs on a file system.
 END_PATIENCE = 5.0
-# Longer than a supervisor gives the program (`launch.START_PATIENCE`). None answers if the machine has no process left
-# for one, or if somebody has stopped it.
-START_PATIENCE = 40.0
 
 BURY: Message = {"op": "bury"}
 
@@ -67,9 +64,12 @@ class Supervisors:
         return supervision
 
 
-async def start_time(supervision: Supervision) -> datetime:
-    """When the program was executed. Raises what `Supervision.started` does, and `TimeoutError`."""
-    await asyncio.wait([supervision.started], timeout=START_PATIENCE)
+async def start_time(supervision: Supervision, deadline: float) -> datetime:
+    """When the program was executed; until `deadline`, a time of the loop, it may take.
+
+    Raises what `Supervision.started` does, and `TimeoutError`.
+    """
+    await asyncio.wait([supervision.started], timeout=deadline - asyncio.get_running_loop().time())
     if not supervision.started.done():
         raise TimeoutError(errno.ETIMEDOUT, "no supervisor has answered")
     return supervision.started.result()

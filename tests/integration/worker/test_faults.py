@@ -19,7 +19,7 @@ from jobworker.core.job import Job, StopRequest
 from jobworker.core.query import JobFilter
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
-from jobworker.executors.local import LocalExecutor, LocalSettings
+from jobworker.executors.local import START_ATTEMPTS, LocalExecutor, LocalSettings
 from jobworker.linux import process
 from jobworker.store.sqlite import SqliteStore
 from jobworker.worker import Retention, Worker, local_worker
@@ -103,7 +103,7 @@ async def test_a_start_that_no_supervisor_takes_up_fails_and_is_never_run(
     """After a while, here a short one. The request may reach a supervisor later, which then finds nothing to run."""
     await worker.start(shell("true"), "ada")
     spawners = process.descendants(os.getpid())
-    monkeypatch.setattr("jobworker.executors.supervisors.START_PATIENCE", 0.1)
+    monkeypatch.setattr("jobworker.executors.local.START_PATIENCE", 0.1)
     monkeypatch.setattr("jobworker.executors.supervisors.END_PATIENCE", 0.1)
     for pid in spawners:
         with suppress(ProcessLookupError):  # the supervisor of the first job, which has ended
@@ -123,6 +123,32 @@ async def test_a_start_that_no_supervisor_takes_up_fails_and_is_never_run(
         await worker.wait((await worker.start(shell("true"), "ada")).id)
     assert not (state_dir.parent / "ran").exists()
     assert len((await worker.list()).jobs) == 9
+
+
+async def test_a_start_outlives_the_spawners_that_are_killed(state_dir: Path) -> None:
+    """However many: each is replaced, and the start goes on waiting."""
+    state_dir.mkdir()
+    async with LocalExecutor.open(LocalSettings(directory=state_dir)) as executor:
+        spawner = executor._spawner  # pyright: ignore[reportPrivateUsage] - it has to be killed as soon as it is there
+        start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("exit 3"))))
+        killed = {0}
+        while len(killed) <= 3 * START_ATTEMPTS and not start.done():
+            if spawner.pid not in killed:
+                os.kill(spawner.pid, signal.SIGKILL)
+                killed.add(spawner.pid)
+            await asyncio.sleep(0)
+        assert (await (await start).outcome()).end.exit_code == 3
+
+
+async def test_a_spawner_that_cannot_start_fails_a_start(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and nothing is left."""
+    monkeypatch.setattr("jobworker.executors.spawner._CODE", "raise SystemExit(1)")
+    state_dir.mkdir()
+    async with LocalExecutor.open(LocalSettings(directory=state_dir)) as executor:
+        with pytest.raises(CommandNotStartedError) as caught:
+            await executor.start(accepted_job(spec=shell("true")))
+        assert (caught.value.stage, caught.value.errno) == ("supervise", errno.EIO)
+        assert await executor.known_ids() == set()
 
 
 async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_dir: Path, frost: Frost) -> None:
