@@ -69,7 +69,8 @@ if TYPE_CHECKING:
 @click.option(
     "--prefix/--no-prefix",
     default=None,
-    help="Begin each line with the job's name, or the beginning of its id; for several jobs unless told otherwise.",
+    help="Begin each line with the job's name, or the beginning of its id (kubectl's word for what docker compose calls "
+    "--no-log-prefix); the default for several jobs.",
 )
 @reconnect_option
 @client_options

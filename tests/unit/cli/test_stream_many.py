@@ -13,8 +13,6 @@ from jobworker.cli.stream_many import MAX_FOLLOWED, check_number
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_more_than_can_be_followed(beyond: int) -> None:
     """More are refused, with the bound and what to do."""
-    text = (
-        rf"^{MAX_FOLLOWED + 1} of these jobs run, and at most {MAX_FOLLOWED} .* max_followers_per_user .*no-follow$"
-    )
+    text = rf"^{MAX_FOLLOWED + 1} of these jobs run, and at most {MAX_FOLLOWED} .* max_followers_per_user .*no-follow$"
     with pytest.raises(CliError, match=text) if beyond else nullcontext():
         check_number(MAX_FOLLOWED + beyond)
