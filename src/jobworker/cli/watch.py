@@ -69,8 +69,8 @@ if TYPE_CHECKING:
 @click.option(
     "--prefix/--no-prefix",
     default=None,
-    help="Begin each line with the job's name, or the beginning of its id (kubectl's word for what docker compose calls "
-    "--no-log-prefix); the default for several jobs.",
+    help="Begin each line with the job's name, or the beginning of its id; the default for several jobs. The words are "
+    "kubectl's; docker compose says --no-log-prefix.",
 )
 @reconnect_option
 @client_options
