@@ -41,9 +41,7 @@ MAX_SUBJECT_CHARS = 1000  # of a program's name in an error
 # Longer than a supervisor gives the program (`launch.START_PATIENCE`). None answers if the machine has no process left
 # for one, or if somebody has stopped it.
 START_PATIENCE = 40.0
-START_ATTEMPTS = (
-    3  # supervisors or spawners that end by themselves before they have begun; a spawner may be killed, too
-)
+START_ATTEMPTS = 3  # supervisors that end before they have begun, unless it was the spawner that was killed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
