@@ -86,7 +86,7 @@ def supervisor_of(job_id: str) -> int:
     names = {f"jw-sup {job_id}"[:15]}
     for pid in process.pids():
         with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().rstrip("\n") in names and holds(pid, f"/{job_id}/lock"):
+            if Path(f"/proc/{pid}/comm").read_text().rstrip("\n") in names and holds(pid, f"/{job_id}/records"):
                 return pid
     raise AssertionError(f"job {job_id} has no supervisor")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -82,14 +83,19 @@ class JobDirectories:
                 cgroup.remove()
 
     def _is_over(self, job_id: str) -> bool:
-        directory = self.path(job_id)
-        return (directory / jobdir.EXIT).exists() or not directory.exists()
+        try:
+            with self.open(job_id) as directory:
+                return directory.read(jobdir.EXIT) is not None
+        except FileNotFoundError:
+            return True
+        except ValueError:
+            return False
 
 
-def job_of(spec: Record, directory: JobDir) -> Job:
-    """A job with its start and the limits in force, as its records tell them."""
-    job = job_from(spec["job"])
-    started, changed = directory.read(jobdir.STARTED), directory.read(jobdir.LIMITS)
+def job_from_records(records: Mapping[str, Record]) -> Job:
+    """A job with its start and the limits in force, as the records of its directory tell them."""
+    job = job_from(records[jobdir.SPEC]["job"])
+    started, changed = records.get(jobdir.STARTED), records.get(jobdir.LIMITS)
     return replace(
         job,
         start_time=job.create_time if started is None else time_from(started["time"]),

@@ -18,7 +18,7 @@ from jobworker.core.job import Job
 from jobworker.core.records import Record, time_from
 from jobworker.core.usage import Usage
 from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo
-from jobworker.executors.directories import JobDirectories, cgroup_of, job_of, outcome_from
+from jobworker.executors.directories import JobDirectories, cgroup_of, job_from_records, outcome_from
 from jobworker.executors.execution import LocalExecution
 from jobworker.executors.output import FileOutput, GrowthWatch, splice_is_seen
 from jobworker.executors.place import Place, take_place
@@ -173,15 +173,15 @@ class LocalExecutor:
         except (FileNotFoundError, NotADirectoryError):
             return None
         with directory:
-            spec = directory.read(jobdir.SPEC)
-            ended = directory.read(jobdir.EXIT)
+            records = directory.records()
+            spec, ended = records.get(jobdir.SPEC), records.get(jobdir.EXIT)
             if spec is None and directory.output_size() is not None:
-                raise ValueError(f"there is output, but no {jobdir.SPEC}")
+                raise ValueError("there is output, but no spec")
             if spec is not None and ended is not None:
                 outcome = outcome_from(ended)
-                job = job_of(spec, directory)
+                job = job_from_records(records)
                 return replace(job, end=outcome.end, stop=outcome.stop, output_bytes=outcome.end.output_bytes), None
-            job = None if spec is None else job_of(spec, directory)
+            job = None if spec is None else job_from_records(records)
             execution = None if spec is None or job is None else await self._adopt(job, directory, cgroup_of(spec))
             if job is None or execution is None:
                 await self.remove(job_id)  # it never ran, and nobody was told that it did

@@ -22,6 +22,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+_FALLOC_FL_KEEP_SIZE = 1
+
 IN_MODIFY = 0x2
 _INOTIFY_EVENT = struct.Struct("iIII")  # wd, mask, cookie, length of the name
 
@@ -71,6 +73,11 @@ def clear_ambient_capabilities() -> None:
 def set_process_name(name: str) -> None:
     """Set what `ps -o comm` shows; the kernel keeps 15 bytes."""
     _checked(_libc.prctl(_PR_SET_NAME, name.encode()[:15] + b"\0", 0, 0, 0), "prctl PR_SET_NAME")
+
+
+def reserve(fd: int, offset: int, length: int) -> None:
+    """Have room on the disk for a part of a file, whose size stays as it is."""
+    _checked(_libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_long(offset), ctypes.c_long(length)), "fallocate")
 
 
 def inotify_open() -> int:

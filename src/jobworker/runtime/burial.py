@@ -30,12 +30,10 @@ def bury(directory: JobDir, listener: socket.socket) -> None:
     if directory.read(jobdir.EXIT) is None:
         spec = directory.read(jobdir.SPEC)
         if spec is None:
-            raise FileNotFoundError(f"the job directory has no {jobdir.SPEC}")
+            raise FileNotFoundError("the job directory has no spec")
         _kill_remains(spec, directory.read(jobdir.STARTED))
         end = JobEnd(cause=Cause.LOST, end_time=datetime.now(UTC), output_bytes=directory.output_size() or 0)
-        directory.write(
-            jobdir.EXIT, {"end": end_record(end), "stop": None}, sync=spec["launch"]["sync"], sync_content=True
-        )
+        directory.write(jobdir.EXIT, {"end": end_record(end), "stop": None}, sync=spec["launch"]["sync"])
     control.tell("ended")
 
 

@@ -1,15 +1,16 @@
 """The job directory: the contract between the daemon, a job's supervisor and whoever comes after them.
 
-    spec.json     what to run and how, written by the daemon before the supervisor is asked for
-    lock          held (flock) from before the supervisor exists until it has gone: the proof of life
+    records       what is to be remembered, a line of JSON each, {kind: record}; the last one of a kind counts:
+                  spec      what to run and how, by the daemon before the supervisor is asked for
+                  started   by the first process of the job when it is about to execute the program
+                  limits    the limits in force, once they have been changed
+                  exit      how the job ended, by the supervisor or by the one that buries a lost job
+                  The file is held (flock) from before the supervisor exists until it has gone: the proof of life
     control       the socket on which the supervisor takes requests
-    started.json  written by the first process of the job when it is about to execute the program
-    limits.json   the limits in force, once they have been changed
     output        the raw bytes that the job wrote; it only grows. Made before the program is executed
-    exit.json     how the job ended; written once, by the supervisor or by the one that buries a lost job
 
-A record appears whole or not at all: it is written under a temporary name and renamed. exit.json.new is there from
-the start, so that a full disk has room for the end.
+A file takes longer to make than to write to, so there is one for all records. One that was cut off in the middle is not
+seen: its line has no end. Room for the end of the job is reserved, should the disk be full by then.
 Everything goes through a descriptor of the directory, so that the length of its path does not matter (a socket's path
 has at most 107 bytes) and nothing changes under our feet when it is moved.
 """
@@ -23,10 +24,12 @@ import socket
 from contextlib import suppress
 from typing import Any, Self, cast
 
+from jobworker.linux import syscalls
+
 Record = dict[str, Any]
 
-SPEC, LOCK, CONTROL, STARTED = "spec.json", "lock", "control", "started.json"
-LIMITS, OUTPUT, EXIT = "limits.json", "output", "exit.json"
+RECORDS, CONTROL, OUTPUT = "records", "control", "output"
+SPEC, STARTED, LIMITS, EXIT = "spec", "started", "limits", "exit"  # kinds of records
 
 _RESERVED_BYTES = 4096  # a block; the end of a job takes some hundreds of bytes
 _LISTEN_BACKLOG = 16  # a daemon and, after a restart, its successor: two connections at a time are usual
@@ -61,51 +64,59 @@ class JobDir:
 
     # Records
 
-    def read(self, name: str) -> Record | None:
-        """A record, or `None` if it has not been written. Raises `ValueError` if it is not one."""
+    def read(self, kind: str) -> Record | None:
+        """The last record of a kind, or `None` if none has been written. Raises `ValueError` for what is no record."""
+        return self.records().get(kind)
+
+    def records(self) -> dict[str, Record]:
+        """The last record of each kind. Raises `ValueError` for what is no record."""
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+            fd = os.open(RECORDS, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         except FileNotFoundError:
-            return None
+            return {}
         try:
-            record = json.loads(os.read(fd, os.fstat(fd).st_size))  # whole: a regular file that nobody changes
+            content = os.pread(fd, os.fstat(fd).st_size, 0)
         finally:
             os.close(fd)
-        if not isinstance(record, dict):
-            raise ValueError(f"{name} holds no record")
-        return cast("Record", record)
+        found: dict[str, Any] = {}
+        for line in content.split(b"\n")[:-1]:  # behind the last end of a line is what was cut off, if anything
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError(f"{RECORDS} holds something else than records")
+            found |= cast("dict[str, Any]", entry)
+        if not all(isinstance(record, dict) for record in found.values()):
+            raise ValueError(f"{RECORDS} holds something else than records")
+        return found
 
-    def write(self, name: str, record: Record, *, sync: bool, sync_content: bool = False) -> None:
-        """Write a record that survives a kill of everybody; with `sync` a power cut, too.
-
-        With `sync_content` alone it may be missing after a power cut, but it is not empty.
-        """
-        temporary = f"{name}.new"
-        fd = self._open_temporary(temporary)
+    def write(self, kind: str, record: Record, *, sync: bool) -> None:
+        """Write a record that survives a kill of everybody; with `sync` a power cut, too. Raises `OSError`."""
+        rest = memoryview(json.dumps({kind: record}, separators=(",", ":")).encode() + b"\n")
+        fd = self._open_records(os.O_APPEND)
         try:
-            content = json.dumps(record, separators=(",", ":")).encode()
-            view = memoryview(content)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.ftruncate(fd, len(content))  # not before: it would give back what was reserved
-            if sync or sync_content:
-                os.fsync(fd)  # else a rename that outlives a power cut may name an empty file
-        finally:
-            os.close(fd)
-        os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-        if sync:
-            os.fsync(self.fd)
-
-    def reserve(self, name: str) -> None:
-        """Have room for a record that is to be written when the disk may be full. Raises `OSError`."""
-        fd = self._open_temporary(f"{name}.new")
-        try:
-            os.posix_fallocate(fd, 0, _RESERVED_BYTES)
+            size = os.fstat(fd).st_size
+            try:
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            except OSError:
+                os.ftruncate(fd, size)
+                raise
+            if sync:
+                os.fsync(fd)
+            if sync and not size:
+                os.fsync(self.fd)
         finally:
             os.close(fd)
 
-    def _open_temporary(self, name: str) -> int:
-        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+    def reserve(self) -> None:
+        """Have room for one more record, which is to be written when the disk may be full. Raises `OSError`."""
+        fd = self._open_records()
+        try:
+            syscalls.reserve(fd, os.fstat(fd).st_size, _RESERVED_BYTES)
+        finally:
+            os.close(fd)
+
+    def _open_records(self, flags: int = 0) -> int:
+        return os.open(RECORDS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600, dir_fd=self.fd)
 
     # Output
 
@@ -137,12 +148,13 @@ class JobDir:
         The lock belongs to the open file, not to the process: it lasts until the last copy of the descriptor is
         closed, wherever that was sent.
         """
-        fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+        fd = self._open_records()
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             return None
+        _cut_back(fd)
         return fd
 
     # Control socket
@@ -179,3 +191,10 @@ class JobDir:
     @property
     def _control_path(self) -> str:
         return f"/proc/self/fd/{self.fd}/{CONTROL}"
+
+
+def _cut_back(fd: int) -> None:
+    """Take away a record that was cut off in the middle, so that the next one has a line of its own."""
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        os.ftruncate(fd, os.pread(fd, size, 0).rfind(b"\n") + 1)

@@ -49,7 +49,7 @@ class LaunchError(Exception):
 def launch(directory: JobDir, *, output: int, cgroup: Cgroup | None) -> tuple[int, str]:
     """Execute the program of a directory's spec, with both outputs to `output`; its pid and the time of the start.
 
-    The process leads a session of its own, and has recorded in started.json who it is. Only from a single-threaded
+    The process leads a session of its own, and has recorded who it is. Only from a single-threaded
     process. Raises `LaunchError`, after which no process is left, unless the kernel does not let go of it.
     """
     supervisor = os.getpid()
@@ -132,7 +132,7 @@ class Launch:
     def _become_job(self, output: int, cgroup: Cgroup | None, supervisor: int) -> None:
         record = self._directory.read(jobdir.SPEC)
         if record is None:
-            raise FileNotFoundError(errno.ENOENT, "the job directory has no spec", jobdir.SPEC)
+            raise FileNotFoundError(errno.ENOENT, "the job directory has no spec", jobdir.RECORDS)
         spec, launch_ = record["job"]["spec"], record["launch"]
         self._at("cgroup")
         if cgroup is not None:

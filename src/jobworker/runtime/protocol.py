@@ -8,7 +8,7 @@ daemon → spawner, with descriptors:
     What a supervisor has to know of its job: "id", "cgroup" (a path that is not there yet, or null), "child_policy",
     "time_limit" (seconds or null), "oom_group" (whether running out of memory ends all of it), "splice" (whether those
     who watch the output see what was spliced into it), "sync" (whether records have to survive a power cut). The rest
-    is in spec.json.
+    is in the record of the job.
 
 daemon → supervisor, each answered by {"reply": n, "ok": bool}; not ok means that the job has ended, unless "refused"
 says what the kernel did not take ({"errno": e, "file": f}):
@@ -16,7 +16,7 @@ says what the kernel did not take ({"errno": e, "file": f}):
     {"op": "signal", "n": n, "signal": number}          signal the process group of the first process
     {"op": "pause", "n": n}, {"op": "resume", "n": n}   have the job stand still, or go on
     {"op": "limits", "n": n, "writes": [[file, value], ...], "limits": {...}}   write the files of the cgroup, all or
-                                                        none, and keep what the limits are in limits.json
+                                                        none, and keep what the limits are
 
 supervisor → every daemon that is connected; the present state right after the connection:
     {"event": "started", "time": t}                     the program has been executed
@@ -24,7 +24,7 @@ supervisor → every daemon that is connected; the present state right after the
     {"event": "stopping", "stop": {...}}                a stop has begun
     {"event": "paused", "paused": bool}                 the job stands still, or goes on
     {"event": "unkillable", "pids": [...]}              processes that outlive being killed, deep in the kernel
-    {"event": "ended"}                                  exit.json is there
+    {"event": "ended"}                                  the end is on record
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Supervisor:
         self._start_clock()
         self._control.tell("started", time=started)
         with suppress(OSError):  # full already: then the end has to wait for room
-            self._directory.reserve(jobdir.EXIT)
+            self._directory.reserve()
 
     def _watch_memory(self, cgroup: Cgroup) -> None:
         with suppress(FileNotFoundError):  # no memory controller: nothing is killed for its sake
@@ -287,6 +287,7 @@ class Supervisor:
             self._watch_memory(self._tree.cgroup)
         with suppress(OSError):  # a full disk: they are in force, and the daemon keeps them as well as it can
             self._directory.write(jobdir.LIMITS, {"limits": request["limits"]}, sync=self._sync)
+            self._directory.reserve()
         return DONE
 
     def _signal_group(self, number: int) -> None:
@@ -369,7 +370,7 @@ class Supervisor:
 
     def _try_to_record(self, record: Record) -> bool:
         try:
-            self._directory.write(jobdir.EXIT, record, sync=self._sync, sync_content=True)
+            self._directory.write(jobdir.EXIT, record, sync=self._sync)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                 raise

@@ -65,7 +65,12 @@ async def launching(state_dir: Path) -> str:
 
 
 def _is_launching(job: Path) -> bool:
-    return (job / "output").exists() and not (job / "started.json").exists()
+    return (job / "output").exists() and not has_started(job)
+
+
+def has_started(job: Path) -> bool:
+    """Whether the program of a job has been executed, or is in a moment."""
+    return b'{"started":' in (job / "records").read_bytes()
 
 
 async def test_a_supervisor_that_dies_while_it_starts_a_job_has_lost_it(
@@ -174,7 +179,7 @@ async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_di
         start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4273"))))
         job_id = await launching(state_dir)
         frost.thaw()
-        while not (state_dir / "jobs" / job_id / "started.json").exists():
+        while not has_started(state_dir / "jobs" / job_id):
             pass  # without the loop, which must not see yet that the program runs
         start.cancel()
         with pytest.raises(asyncio.CancelledError):

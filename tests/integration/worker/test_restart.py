@@ -236,11 +236,12 @@ def progress_of(state_dir: Path, request_id: str) -> int:
     """How far a start has come, 0 (not begun) to 5 (ended), as its directory shows."""
     jobs = state_dir / "jobs"
     for directory in jobs.iterdir() if jobs.exists() else ():
-        spec = directory / "spec.json"
-        if not spec.exists():
+        records = directory / "records"
+        if not records.exists():
             continue
-        if request_id in spec.read_text():
-            return 1 + sum((directory / name).exists() for name in ("control", "output", "started.json", "exit.json"))
+        if request_id in (found := records.read_text()):
+            files = sum((directory / name).exists() for name in ("control", "output"))
+            return 1 + files + sum(f'{{"{kind}":' in found for kind in ("started", "exit"))
     return 0
 
 
@@ -272,17 +273,20 @@ async def test_the_index_is_built_anew_from_the_directories(
 
 async def test_records_that_cannot_be_read_are_reported_and_left_alone(state_dir: Path, new_worker: NewWorker) -> None:
     """One damaged job keeps no daemon from starting and no other job from being known; its files stay."""
-    start = b'{"job": {"id": "x", "owner": "o", "create_time": "2026-01-01T00:00:00Z", "spec": '
+    begin = b'{"spec": {"job": {"id": "x", "owner": "o", "create_time": '
+    start = begin + b'"2026-01-01T00:00:00Z", "spec": '
     contents = {
         "damaged": b"{",
         "empty": b"",
         "list": b"[]",
-        "nothing": b"{}",
-        "wrong spec": start + b'{"argv": []}}}',
-        "wrong type": start + b'{"argv": ["a"], "cwd": 5}}}',
-        "wrong time": b'{"job": {"id": "x", "owner": "o", "create_time": "yesterday", "spec": {"argv": ["a"]}}}',
-        "wrong record": b'{"job": 5}',
-        "wrong policy": start + b'{"argv": ["a"], "child_policy": "?"}}}',
+        "no record": b'{"spec": []}',
+        "nothing": b'{"spec": {}}',
+        "other": b'{"exit": {}}',
+        "wrong spec": start + b'{"argv": []}}}}',
+        "wrong type": start + b'{"argv": ["a"], "cwd": 5}}}}',
+        "wrong time": begin + b'"yesterday", "spec": {"argv": ["a"]}}}}',
+        "wrong record": b'{"spec": {"job": 5}}',
+        "wrong policy": start + b'{"argv": ["a"], "child_policy": "?"}}}}',
     }
     async with new_worker() as worker:
         good = await worker.start(shell("exit 3"), "ada")
@@ -293,7 +297,7 @@ async def test_records_that_cannot_be_read_are_reported_and_left_alone(state_dir
         directory.mkdir()
         (directory / "output").write_bytes(b"precious")
         if content is not None:
-            (directory / "spec.json").write_bytes(content)
+            (directory / "records").write_bytes(content + b"\n")
         damaged[directory] = content
     (state_dir / "jobs" / "README").write_text("no job")
     async with new_worker() as worker:
@@ -303,7 +307,7 @@ async def test_records_that_cannot_be_read_are_reported_and_left_alone(state_dir
         assert (await worker.wait((await worker.start(shell("exit 4"), "ada")).id)).state is JobState.FINISHED
     for directory, content in damaged.items():
         assert (directory / "output").read_bytes() == b"precious"
-        assert content is None or (directory / "spec.json").read_bytes() == content
+        assert content is None or (directory / "records").read_bytes() == content + b"\n"
     assert (state_dir / "jobs" / "README").exists()
 
 
@@ -311,7 +315,7 @@ async def test_a_directory_without_a_spec_is_a_start_that_never_was(state_dir: P
     """A daemon killed between making a directory and writing its spec leaves nothing for the next one to keep."""
     directory = state_dir / "jobs" / str(uuid.uuid4())
     directory.mkdir(parents=True)
-    (directory / "spec.json.new").write_text("{")
+    (directory / "records").write_text('{"spec": {')
     (state_dir / "removed" / "half").mkdir(parents=True)
     async with new_worker() as worker:
         assert worker.recovery.never_ran == [directory.name]
@@ -333,10 +337,11 @@ async def test_after_a_reboot_jobs_are_lost_and_no_process_is_touched(
     while len(pids := job_pids(job_id)) != 1:  # noqa: ASYNC110 - the kernel kills the first process in a moment
         await asyncio.sleep(0.005)
     survivor = pids[0]
-    spec = state_dir / "jobs" / job_id / "spec.json"
-    record = json.loads(spec.read_bytes())
-    record["launch"]["boot_id"] = "00000000-0000-0000-0000-000000000000"
-    spec.write_text(json.dumps(record))
+    records = state_dir / "jobs" / job_id / "records"
+    spec, rest = records.read_bytes().split(b"\n", 1)
+    record = json.loads(spec)
+    record["spec"]["launch"]["boot_id"] = "00000000-0000-0000-0000-000000000000"
+    records.write_bytes(json.dumps(record).encode() + b"\n" + rest)
     try:
         async with new_worker() as worker:
             lost = await worker.wait(job_id)

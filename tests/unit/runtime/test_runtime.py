@@ -31,18 +31,56 @@ def directory(tmp_path: Path) -> Generator[JobDir]:
 
 def test_a_record_is_there_whole_or_not_at_all(directory: JobDir) -> None:
     """What is written is read back; what was cut off in the middle is not seen; what is no record is an error."""
-    assert directory.read("exit.json") is None
-    directory.write("exit.json", {"a": "\udcff\0é"}, sync=True)
-    assert directory.read("exit.json") == {"a": "\udcff\0é"}
-    assert stat.S_IMODE(os.stat("exit.json", dir_fd=directory.fd).st_mode) == 0o600
-    Path(f"/proc/self/fd/{directory.fd}/exit.json.new").write_text('{"a": "half')
-    assert directory.read("exit.json") == {"a": "\udcff\0é"}
-    directory.write("exit.json", {"b": 1}, sync=False)
-    assert directory.read("exit.json") == {"b": 1}
-    for wrong in ("", "{", "[]", "5", '"x"'):
-        Path(f"/proc/self/fd/{directory.fd}/exit.json").write_text(wrong)
+    records = Path(f"/proc/self/fd/{directory.fd}/records")
+    assert directory.read("exit") is None
+    directory.write("exit", {"a": "\udcff\0é"}, sync=True)
+    directory.write("spec", {"c": 2}, sync=False)
+    assert directory.records() == {"exit": {"a": "\udcff\0é"}, "spec": {"c": 2}}
+    assert stat.S_IMODE(records.stat().st_mode) == 0o600
+    with records.open("a") as file:
+        file.write('{"exit":{"a":"half')
+    assert directory.read("exit") == {"a": "\udcff\0é"}
+    lock = directory.lock()
+    assert lock is not None
+    os.close(lock)
+    directory.write("exit", {"b": 1}, sync=False)
+    assert directory.records() == {"exit": {"b": 1}, "spec": {"c": 2}}
+    for wrong in ("", "{", "[]", "5", '"x"', '{"exit": []}'):
+        records.write_text(wrong + "\n")
         with pytest.raises(ValueError):  # noqa: PT011 - of whatever kind json raises
-            directory.read("exit.json")
+            directory.read("exit")
+
+
+def test_room_for_a_record_can_be_reserved(directory: JobDir) -> None:
+    """It takes space of the disk, and does not change what is read."""
+    directory.write("spec", {"a": 1}, sync=False)
+    before = os.stat("records", dir_fd=directory.fd)
+    directory.reserve()
+    after = os.stat("records", dir_fd=directory.fd)
+    assert after.st_size == before.st_size
+    assert after.st_blocks * 512 >= before.st_size + 4096
+    assert directory.records() == {"spec": {"a": 1}}
+
+
+def test_a_record_that_does_not_fit_leaves_those_before_it(directory: JobDir) -> None:
+    """Here there is room for a part of it; once there is for all of it, it can be written."""
+    code = f"""
+import resource
+from jobworker.runtime.jobdir import JobDir
+directory = JobDir({directory.fd})
+directory.write("spec", {{"a": 1}}, sync=False)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    directory.write("exit", {{"b": "x" * 2000}}, sync=False)
+except OSError:
+    pass
+else:
+    raise AssertionError("it was written")
+assert directory.records() == {{"spec": {{"a": 1}}}}
+directory.write("exit", {{"b": 2}}, sync=False)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[directory.fd])
+    assert directory.records() == {"spec": {"a": 1}, "exit": {"b": 2}}
 
 
 def test_a_lock_lasts_as_long_as_its_last_descriptor(directory: JobDir) -> None:
@@ -258,13 +296,13 @@ spec = JobSpec(argv=("sh", "-c", script), time_limit=timedelta(seconds=0.1))
 job = Job(id="x", owner="ada", spec=spec, create_time=datetime.now(UTC))
 user = dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
 launch = dict(env={{"PATH": "/bin:/usr/bin"}}, cgroup=None, boot_id="", sync=True, **user)
-directory.write("spec.json", {{"job": job_record(job), "launch": launch}}, sync=False)
+directory.write("spec", {{"job": job_record(job), "launch": launch}}, sync=False)
 sandbox.default_signals()
 job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, splice=True, sync=True)
 supervisor.supervise(directory, directory.listen(), job)
 """
     subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[directory.fd])
-    record = directory.read("exit.json")
+    record = directory.read("exit")
     assert record is not None
     assert (record["end"]["cause"], record["end"]["signal"]) == ("TIMED_OUT", 9)
     assert b"deaf\n" in content(directory)
