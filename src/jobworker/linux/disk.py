@@ -7,6 +7,7 @@ import stat
 
 from jobworker.core.errors import LimitNotEnforceableError
 from jobworker.linux import kernel_file
+from jobworker.linux.mounts import mount_of
 
 _DEVICES = "/sys/dev/block"
 _LAYERS = 4  # file systems without a device of their own that may lie on each other, such as overlays
@@ -36,32 +37,13 @@ def _device_under(path: str, layers: int) -> int | None:
     if os.major(device):
         return device
     # Without a device of its own: btrfs has one that its mount names, an overlay has the disk of its upper layer.
-    kind, source, options = mount_of(path)
+    _, _, kind, source, options = mount_of(path)
     if kind == "overlay" and layers:
         upper = next((word for word in options.split(",") if word.startswith(_UPPER)), None)
         return None if upper is None else _device_under(upper.removeprefix(_UPPER), layers - 1)
     if not source.startswith("/dev/") or (kind == "btrfs" and _btrfs_devices(source) != 1):
         return None
     return _device_under(source, 0) if layers else None
-
-
-def mount_of(path: str) -> tuple[str, str, str]:
-    """Type, source and options of the file system that a path is on: of the last mount at the longest mount point."""
-    path = os.path.realpath(path)
-    found, longest = ("", "", ""), -1
-    for line in kernel_file.read("/proc/self/mountinfo").decode(errors="surrogateescape").splitlines():
-        place, _, source = line.partition(" - ")
-        point = _unescape(place.split()[4])
-        if len(point) >= longest and (path == point or path.startswith(point.rstrip("/") + "/")):
-            kind, device, *options = source.split(" ", 2)
-            found, longest = (kind, _unescape(device), _unescape(options[0] if options else "")), len(point)
-    return found
-
-
-def _unescape(text: str) -> str:
-    for escaped, plain in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):  # see proc(5)
-        text = text.replace(escaped, plain)
-    return text
 
 
 def _btrfs_devices(source: str) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from jobworker.linux import kernel_file
 from jobworker.linux.limits import FILES
+from jobworker.linux.mounts import mounts
 
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 LEAF = "daemon"  # the name of the group for the server's processes, and what DelegateSubgroup= should say
@@ -28,12 +29,7 @@ _MOVE_ROUNDS = 10  # processes may be forked while they are moved; each round fi
 
 def mount_point() -> Path | None:
     """Where the tree of version 2 is mounted, as far as this process can find its own group in it."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        for line in file:
-            fields = line.split()
-            if fields[fields.index("-") + 1] == "cgroup2" and fields[3] == "/":
-                return Path(fields[4])
-    return None
+    return next((Path(one.point) for one in mounts() if one.kind == "cgroup2" and one.root == "/"), None)
 
 
 def group_of(pid: int | str = "self") -> Path | None:

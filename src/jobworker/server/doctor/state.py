@@ -12,7 +12,7 @@ from pathlib import Path
 from jobworker.core.errors import StoreError
 from jobworker.core.units import format_size
 from jobworker.executors.output import splice_is_seen
-from jobworker.linux.disk import mount_of
+from jobworker.linux.mounts import mount_of
 from jobworker.server.doctor.finding import Finding, error, ok, skipped, warning
 from jobworker.store.base import Durability
 from jobworker.store.sqlite_file import check_database, open_database
@@ -81,7 +81,7 @@ def _check_lock(lock: Path) -> None:
 
 
 def _file_system(directory: Path) -> Finding:
-    kind, source, _ = mount_of(str(directory))
+    _, _, kind, source, _ = mount_of(str(directory))
     remedy = "keep state_dir on a local disk"
     if any(word in kind for word in _NETWORK):
         return warning("file_system", f"{kind} is shared over a network, where locks and the database may fail", remedy)
