@@ -152,7 +152,7 @@ class ServerSettings:
     cgroups: Annotated[
         Literal["require", "auto", "off"],
         _one_of("require", "auto", "off"),
-        "Limits of jobs: do not start unless all kinds can be enforced, enforce those that can be, or none.",
+        "Limits of jobs: require those of CPU, memory, I/O and processes, enforce what the host can, or none.",
     ] = "auto"
     audit_log: Annotated[
         Path | Literal["stderr", "off"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from jobworker.core.limits import Limits
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
 from jobworker.executors.local import LocalExecutor, LocalSettings
-from jobworker.executors.place import REQUIRED
+from jobworker.executors.place import REQUIRED, remedy
 from jobworker.linux.limits import FILES
 from jobworker.runtime import jobdir
+from jobworker.runtime.jobdir import JobDir
 from jobworker.worker import local_worker
 from tests.support.jobs import accepted_job
 from tests.support.workers import CGROUP_V2, Gate, said, shell
@@ -34,7 +34,7 @@ async def test_a_server_that_has_to_limit_and_cannot_does_not_start(state_dir: P
         async with local_worker(state_dir, cgroups="require"):
             pass
     assert caught.value.field == "cgroups"
-    assert all(limit in caught.value.problem for limit in (*missing, "Delegate=yes", 'cgroups = "auto"'))
+    assert all(limit in caught.value.problem for limit in (*missing, remedy(missing), 'cgroups = "auto"'))
 
 
 async def test_each_limit_can_be_enforced_or_has_its_reason(state_dir: Path) -> None:
@@ -85,7 +85,8 @@ async def test_the_limits_of_the_last_update_are_those_that_are_known(state_dir:
     """Also where the database is lost: they are in the job's directory."""
     async with local_worker(state_dir) as worker:
         job = await worker.wait((await worker.start(shell("true"), "ada")).id)
-    (state_dir / "jobs" / job.id / jobdir.LIMITS).write_text(json.dumps({"limits": {"pids": 7}}))
+    with JobDir.open(state_dir / "jobs" / job.id) as directory:
+        directory.write(jobdir.LIMITS, {"limits": {"pids": 7}}, sync=False)
     (state_dir / "jobs.db").unlink()
     async with local_worker(state_dir) as worker:
         assert (await worker.get(job.id)).limits == Limits(pids=7)

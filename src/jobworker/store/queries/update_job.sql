@@ -1,4 +1,4 @@
--- Nothing known becomes unknown again, and the first end stays, with the state the output and the limits that belong to it.
+-- Nothing known becomes unknown again; the first end stays, and with it the state, the output and the limits it has.
 UPDATE jobs
    SET start_time = coalesce(:start_time, start_time),
        stop = coalesce(:stop, stop),
