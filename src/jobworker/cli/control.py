@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli import text
+from jobworker.cli.exits import CliError, code_of
 from jobworker.cli.options import client_options, examples, job_argument, output_option
 from jobworker.cli.params import Duration, Signal, Utf8
 from jobworker.cli.session import ask
 
 if TYPE_CHECKING:
     from jobworker.client import AsyncClient
+    from jobworker.core.job import Job
 
 
 @click.command(
@@ -40,12 +42,7 @@ def stop(job_id: str, grace: timedelta, number: int, output: str) -> None:
     error. The stop goes on if you leave.
     """
     job = ask(lambda client: client.stop(job_id, grace=grace, signal=number))
-    if output == "json":
-        from jobworker.cli.view import print_job
-
-        print_job(job, output)
-    else:
-        text.say(f"job {job.id} is stopped")
+    _report(job, output, f"job {job.id} is stopped")
 
 
 @click.command(epilog=examples("jobworker signal ID HUP", "jobworker signal ID SIGUSR1", "jobworker signal ID 9"))
@@ -62,33 +59,61 @@ def signal(job_id: str, number: int) -> None:
 
 @click.command(epilog=examples("jobworker pause ID"))
 @click.argument("job_id", metavar="ID", type=Utf8())
+@output_option
 @client_options
-def pause(job_id: str) -> None:
+def pause(job_id: str, output: str) -> None:
     """Have a job stand still until it is resumed.
 
     All of its processes, and its time limit with them. A paused job can be stopped.
     """
     job = ask(lambda client: client.pause(job_id))
-    text.say(f"job {job.id} is paused; `jobworker resume {job.id}` lets it go on")
+    _report(job, output, f"job {job.id} is paused; `jobworker resume {job.id}` lets it go on")
 
 
 @click.command(epilog=examples("jobworker resume ID"))
 @click.argument("job_id", metavar="ID", type=Utf8())
+@output_option
 @client_options
-def resume(job_id: str) -> None:
+def resume(job_id: str, output: str) -> None:
     """Let a paused job go on."""
     job = ask(lambda client: client.resume(job_id))
-    text.say(f"job {job.id} goes on")
+    _report(job, output, f"job {job.id} goes on")
 
 
-@click.command(epilog=examples("jobworker remove ID"))
+@click.command(epilog=examples("jobworker remove ID", "jobworker remove ID1 ID2 ID3"))
 @click.argument("job_ids", metavar="ID...", type=Utf8(), nargs=-1, required=True)
 @client_options
 def remove(job_ids: tuple[str, ...]) -> None:
-    """Forget ended jobs and delete their output."""
+    """Forget ended jobs and delete their output.
 
-    async def remove_all(client: AsyncClient) -> None:
+    One that cannot be removed does not keep the others; the exit code tells of it.
+    """
+
+    async def remove_all(client: AsyncClient) -> list[tuple[str, int]]:
+        from jobworker.core.errors import JobworkerError, ServerUnavailableError
+
+        failures: list[tuple[str, int]] = []
         for job_id in job_ids:
-            await client.remove(job_id)
+            try:
+                await client.remove(job_id)
+            except ServerUnavailableError:
+                raise
+            except JobworkerError as error:
+                failures.append((str(error), code_of(error)))
+        return failures
 
-    ask(remove_all)
+    failures = ask(remove_all)
+    for problem, _code in failures[:-1]:
+        text.say(problem)
+    if failures:
+        raise CliError(*failures[-1])
+
+
+def _report(job: Job, output: str, done: str) -> None:
+    """Print the job for programs, or tell people on stderr what was done."""
+    if output == "json":
+        from jobworker.cli.view import print_job
+
+        print_job(job, output)
+    else:
+        text.say(done)

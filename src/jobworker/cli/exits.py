@@ -12,16 +12,18 @@ USAGE = 2  # the command line is wrong; 125 for `run` and `wait`, because a job 
 UNASKED = 125  # the server could not be asked, or the end of the job is not known
 NOT_EXECUTABLE = 126  # the command exists on the server and cannot be executed
 NOT_FOUND = 127  # the command does not exist on the server
-INTERRUPTED = 130  # Ctrl-C; 125 for `run` and `wait`, because a job may be ended by SIGINT, too
+INTERRUPTED = 130  # Ctrl-C, as of a job that it ended
 OUTPUT_CLOSED = 141  # who read our output went away, as a program says that SIGPIPE ends
 
 JOB_CODES = """\b
 Exit codes:
   the job's own     its exit code, or 128 + the number of the signal that ended it
   124               the job reached its time limit
-  125               the server could not be asked, or how the job ended is not known
+  125               the server could not be asked or refused, the command line is wrong, or how the job
+                    ended is not known
   126               the command exists on the server and cannot be executed
   127               the command does not exist on the server
+  130               Ctrl-C left the job
   141               what reads our output was closed
 A job that was stopped never gives 0: it gives 143 where its own code was 0."""
 

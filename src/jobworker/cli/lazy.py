@@ -42,6 +42,17 @@ class LazyGroup(click.Group):
         lazy = self.lazy.get(cmd_name)
         return None if lazy is None else lazy.load()
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the words begin with, or a complaint that names the nearest."""
+        if args[0] not in self.lazy and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.lazy, n=1)
+            ctx.fail(f"No such command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 -- click's own
         """The commands, section by section, none of them loaded."""
         for title, commands in self.sections.items():

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypedDict, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
 from jobworker.cli.exits import USAGE, CliError
+from jobworker.cli.option_names import flag, with_options
 from jobworker.core.limit_options import OPTIONS, LimitOption, limits_of
-from jobworker.core.limits import Limits
+from jobworker.core.limits import IoLimit, Limits
 
+if TYPE_CHECKING:
+    from jobworker.client import AsyncClient, ServerInfo
+
+T = TypeVar("T")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+SIZES = """\b
+Sizes:
+  2G is 2,000,000,000 bytes and 2GiB 2,147,483,648: k, M, G, T count in thousands, Ki, Mi, Gi, Ti in 1024s"""
 
 DEFAULT = "default"  # the word by which an update gives a limit back to the server
 
@@ -64,11 +73,11 @@ def limit_options(*, for_update: bool = False) -> Callable[[Decorated], Decorate
 
 
 def _option(name: str, option: LimitOption, *, for_update: bool) -> Callable[[Decorated], Decorated]:
-    flag = "--" + name.replace("_", "-")
     if not option.metavar:
-        return click.option(f"{flag}/--no-{flag.removeprefix('--')}", name, default=None, help=option.purpose)
+        both = f"{flag(name)}/--no-{flag(name).removeprefix('--')}"
+        return click.option(both, name, default=None, help=option.purpose)
     kind = Limit(name, for_update=for_update)
-    return click.option(flag, name, type=kind, metavar=option.metavar, help=option.purpose)
+    return click.option(flag(name), name, type=kind, metavar=option.metavar, help=option.purpose)
 
 
 def limits_from(options: Mapping[str, Any]) -> Limits:
@@ -77,5 +86,57 @@ def limits_from(options: Mapping[str, Any]) -> Limits:
 
     try:
         return limits_of({name: value for name, value in options.items() if name in OPTIONS})
-    except (InvalidArgumentError, ValueError) as error:
-        raise CliError(str(error), USAGE) from None
+    except InvalidArgumentError as error:
+        raise CliError(with_options(error), USAGE) from None
+    except ValueError:  # a disk without a rate
+        rates = ", ".join(flag(name) for name, option in OPTIONS.items() if option.rate not in (None, "device"))
+        raise CliError(f"--io-device says which disk {rates} are for; give one of them", USAGE) from None
+
+
+async def with_limits(client: AsyncClient, limits: Limits, answer: Awaitable[T]) -> T:
+    """The answer to a request for these limits. If it is refused for them, all that cannot be had are named.
+
+    Raises `CliError` for that.
+    """
+    from jobworker.core.errors import JobworkerError, LimitAboveMaximumError, LimitNotEnforceableError
+
+    try:
+        return await answer
+    except (LimitNotEnforceableError, LimitAboveMaximumError) as error:
+        try:
+            refused = _refused(limits, await client.server_info())
+        except JobworkerError:
+            refused = ""
+        raise CliError(refused or with_options(error)) from None
+
+
+def _refused(limits: Limits, info: ServerInfo) -> str:
+    """Which of the limits cannot be had, and why; none where the kernel alone knows."""
+    from jobworker.core.errors import LimitAboveMaximumError
+    from jobworker.core.limit_policy import LimitPolicy
+
+    policy = LimitPolicy(maximum=info.limit_maximums)
+    flags: dict[str, list[str]] = {}  # by what is wrong with them
+    missing: list[str] = []
+    for name, limit in _one_by_one(limits):
+        reason = info.missing_limits.get(OPTIONS[name].limit)
+        try:
+            policy.effective(limit)
+        except LimitAboveMaximumError as error:
+            reason = reason or error.problem
+        if reason:
+            flags.setdefault(reason, []).append(flag(name))
+        missing += [name] if OPTIONS[name].limit in info.missing_limits else []
+    told = [f"{', '.join(names)}: {reason}" for reason, names in flags.items()]
+    return "; ".join([*told, *([f"go without {'it' if len(missing) == 1 else 'them'}"] if missing else [])])
+
+
+def _one_by_one(limits: Limits) -> Iterator[tuple[str, Limits]]:
+    """Each option that says something of the limits, and what it says."""
+    for name, option in OPTIONS.items():
+        if option.rate is None and (value := getattr(limits, option.limit)) is not None:
+            yield name, Limits(**{option.limit: value})
+        elif option.rate not in (None, "device"):
+            for disk in limits.io:
+                if (rate := getattr(disk, option.rate)) is not None:
+                    yield name, Limits(io=(IoLimit(device=disk.device, **{option.rate: rate}),))

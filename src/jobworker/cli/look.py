@@ -67,6 +67,7 @@ def status(job_id: str, output: str) -> None:
 @click.option("--since", type=Moment(), metavar="TIME", help="Only jobs created since: a time, or how long ago (2h).")
 @click.option("--before", type=Moment(), metavar="TIME", help="Only jobs created before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the N newest.")
+@click.option("--no-trunc", is_flag=True, help="Do not cut commands to the width of the terminal.")
 @output_option
 @client_options
 def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives them by name
@@ -76,6 +77,7 @@ def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives the
     since: datetime | None,
     before: datetime | None,
     limit: int | None,
+    no_trunc: bool,  # noqa: FBT001 -- click gives it by name
     output: str,
 ) -> None:
     """List jobs, newest first.
@@ -93,7 +95,8 @@ def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives the
         created_after=since,
         created_before=before,
     )
-    printer = JsonArray() if output == "json" else Table(now=datetime.now(UTC), columns=text.terminal_columns())
+    columns = None if no_trunc else text.terminal_columns()
+    printer = JsonArray() if output == "json" else Table(now=datetime.now(UTC), columns=columns)
     ask(lambda client: _list(client, where, limit, printer))
 
 

@@ -30,7 +30,7 @@ SECTIONS = {
     "Watch": {
         "list": _at("look:list_jobs", "List jobs, newest first."),
         "status": _at("look:status", "Show one job: where it is, what it has used, and if it has ended, how."),
-        "stream": _at("watch:stream", "Write a job's output to stdout, live."),
+        "stream": _at("watch:stream", "Write the output of jobs to stdout, live."),
         "stats": _at("stats:stats", "Show what a job has used: CPU time, memory, I/O, processes."),
         "top": _at("stats:top", "Show all running jobs and what they use, as it changes."),
         "wait": _at("watch:wait", "Wait for a job's end and exit with its code."),

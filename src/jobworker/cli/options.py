@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
-from jobworker.cli.exits import NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED, UNASKED, CliError
+from jobworker.cli.exits import INTERRUPTED, NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED, UNASKED, CliError
 from jobworker.cli.params import Duration, Utf8
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_KEPT = frozenset({NOT_EXECUTABLE, NOT_FOUND, INTERRUPTED, OUTPUT_CLOSED})  # mean the same of a job and of us
 
 _FLAGS = "jobworker.cli.flags"  # where a context keeps what was given of the client options
 
@@ -99,10 +101,10 @@ class JobExitCommand(click.Command):
         try:
             return super().invoke(ctx)
         except CliError as error:
-            ours = error.code if error.code in (NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED) else UNASKED
+            ours = error.code if error.code in _KEPT else UNASKED
             raise CliError(str(error), ours) from None
         except KeyboardInterrupt:
-            raise CliError("left; the job is not touched by that", UNASKED) from None
+            raise CliError("left; the job is not touched by that", INTERRUPTED) from None
 
 
 def examples(*lines: str) -> str:

@@ -55,15 +55,19 @@ class Moment(click.ParamType[datetime]):
 
 
 class Assignment(click.ParamType[tuple[str, str]]):
-    """NAME=VALUE."""
+    """KEY=VALUE, or what else the form is called, of which there is an example."""
 
     name = "assignment"
+
+    def __init__(self, form: str = "KEY=VALUE", example: str = "team=db") -> None:
+        self._form = form
+        self._example = example
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         """Split it at the first equals sign."""
         name, equals, rest = str(value).partition("=")
         if not name or not equals:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+            self.fail(f"{value!r} is not {self._form}; write one such as {self._example}", param, ctx)
         return name, rest
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from jobworker.cli import text
-from jobworker.cli.exits import JOB_CODES, OUTPUT_CLOSED, UNASKED, CliError
-from jobworker.cli.options import JobExitCommand, client_options, examples, reconnect_option
+from jobworker.cli.exits import INTERRUPTED, JOB_CODES, OUTPUT_CLOSED, UNASKED, CliError
+from jobworker.cli.limit_options import SIZES
+from jobworker.cli.options import JobExitCommand, client_options, examples, output_option, reconnect_option
 from jobworker.cli.session import ask
 from jobworker.cli.spec_options import SpecOptions, job_spec, request_id_option, spec_options
 from jobworker.cli.start import not_known, start_and_print, start_once
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=JobExitCommand,
     context_settings={"allow_interspersed_args": False},  # what follows the command's name belongs to the command
-    epilog=JOB_CODES
-    + "\n\n"
+    epilog=f"{JOB_CODES}\n\n{SIZES}\n\n"
     + examples(
         "jobworker run -- uname -a",
         "jobworker run -- sh -c 'make 2>&1' | tee build.log",
@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 @spec_options
 @request_id_option
 @click.option("--detach", is_flag=True, help="Only start it and print its id, as `jobworker start` does.")
+@output_option
 @reconnect_option
 @client_options
 def run(
     command: tuple[str, ...],
     request_id: str | None,
     detach: bool,  # noqa: FBT001 -- click gives it by name
+    output: str,
     reconnect_timeout: timedelta,
     **options: Unpack[SpecOptions],
 ) -> int:
@@ -53,8 +55,13 @@ def run(
     """
     spec = job_spec(command, options)
     if detach:
-        start_and_print(spec, request_id)
+        start_and_print(spec, request_id, output)
         return 0
+    if output == "json":
+        raise click.UsageError(
+            "stdout is the job's own: --output json goes with --detach, or with `jobworker wait` afterwards",
+            click.get_current_context(),
+        )
     request = request_id or str(uuid.uuid4())
     return finish(ask(lambda client: _run(client, spec, request), reconnect=reconnect_timeout))
 
@@ -97,7 +104,7 @@ async def _run(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
     except asyncio.CancelledError:
         if not interrupts.left:
             raise
-        raise CliError(_how_to_come_back(job_id, request_id), UNASKED) from None
+        raise CliError(_how_to_come_back(job_id, request_id), INTERRUPTED) from None
 
 
 def _how_to_come_back(job_id: str | None, request_id: str) -> str:

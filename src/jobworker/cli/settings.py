@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobworker.cli.exits import UNASKED, CliError
+from jobworker.cli.exits import UNASKED, USAGE, CliError
 from jobworker.cli.profiles import FIELDS, Profile, load_profiles, profiles_path
+from jobworker.core.address import Address
 
 PROFILE = "profile"
 
@@ -45,6 +46,11 @@ def client_settings(*, flags: Mapping[str, str], environ: Mapping[str, str]) -> 
         profile = _profile(name, environ)
         said = {key: value or getattr(profile, key) for key, value in said.items()}
     values = {key: value for key, value in said.items() if value}
+    try:
+        if server := values.get("server"):
+            Address.parse(server)
+    except ValueError as error:
+        raise CliError(f"server: {error}", USAGE) from None
     for key, meaning in _MEANING.items():
         if key not in values:
             raise CliError(

@@ -10,6 +10,7 @@ import click
 
 from jobworker.cli.exits import USAGE, CliError
 from jobworker.cli.limit_options import LimitOptions, limit_options, limits_from
+from jobworker.cli.option_names import with_options
 from jobworker.cli.params import Assignment, Duration, Utf8
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ class SpecOptions(LimitOptions):
 _OPTIONS = (
     click.option("--cwd", metavar="DIR", default="/", show_default=True, help="Working directory on the server."),
     click.option(
-        "--env", metavar="NAME=VALUE", type=Assignment(), multiple=True, help="Variable of the environment; repeatable."
+        "--env",
+        metavar="NAME=VALUE",
+        type=Assignment("NAME=VALUE", "TZ=UTC"),
+        multiple=True,
+        help="Variable of the environment; repeatable.",
     ),
     click.option("--name", metavar="TEXT", help="A name for people."),
     click.option(
@@ -83,4 +88,4 @@ def job_spec(argv: Sequence[str], options: SpecOptions) -> JobSpec:
             child_policy=ChildPolicy(options["children"].upper()),
         )
     except InvalidArgumentError as error:
-        raise CliError(str(error), USAGE) from None
+        raise CliError(with_options(error), USAGE) from None

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from jobworker.cli.exits import INTERRUPTED, UNASKED, CliError
-from jobworker.cli.options import client_options, examples
+from jobworker.cli.limit_options import SIZES, with_limits
+from jobworker.cli.options import client_options, examples, output_option
 from jobworker.cli.session import ask
 from jobworker.cli.spec_options import SpecOptions, job_spec, request_id_option, spec_options
 
@@ -48,11 +49,14 @@ class StartCommand(click.Command):
 @click.command(
     cls=StartCommand,
     context_settings={"allow_interspersed_args": False},  # what follows the command's name belongs to the command
-    epilog=examples(
+    epilog=SIZES
+    + "\n\n"
+    + examples(
         "jobworker start -- make -j8",
         "jobworker start --name nightly --label team=db --timeout 2h -- /opt/backup.sh --full",
         "jobworker start --cpus 1.5 --memory 2G --pids 200 --io-write 10M -- ./train.py",
         "jobworker start --env TZ=UTC --cwd /srv -- sh -c 'date; ls | wc -l'",
+        "jobworker start --output json -- make | jq -r .id",
         "jobworker start -c ls -args -l /tmp    (older form)",
     ),
 )
@@ -60,28 +64,38 @@ class StartCommand(click.Command):
 @spec_options
 @request_id_option
 @click.option("-c", "older_command", metavar="COMMAND", hidden=True)
+@output_option
 @client_options
 def start(
-    command: tuple[str, ...], older_command: str | None, request_id: str | None, **options: Unpack[SpecOptions]
+    command: tuple[str, ...],
+    older_command: str | None,
+    request_id: str | None,
+    output: str,
+    **options: Unpack[SpecOptions],
 ) -> None:
     """Start a command on the server and print the id of its job.
 
     It is run without a shell, in a small documented environment, and goes on when you leave. The id is all that is
-    printed. Exit codes: 126 and 127 for a command that cannot be executed or found, as from a shell; 125 if the server
-    could not be asked; 1 if it refused.
+    printed; with --output json it is the job, as `jobworker status` shows it. Exit codes: 126 and 127 for a command
+    that cannot be executed or found, as from a shell; 125 if the server could not be asked; 1 if it refused.
     """
     argv = command if older_command is None else (older_command, *command)
-    start_and_print(job_spec(argv, options), request_id)
+    start_and_print(job_spec(argv, options), request_id, output)
 
 
-def start_and_print(spec: JobSpec, request_id: str | None) -> None:
-    """Start a job and print its id."""
+def start_and_print(spec: JobSpec, request_id: str | None, output: str) -> None:
+    """Start a job and print its id, or for programs the job."""
     request = request_id or str(uuid.uuid4())
     try:
         job = ask(lambda client: start_once(client, spec, request))
     except KeyboardInterrupt:
         raise CliError(f"left, {not_known(request)}", INTERRUPTED) from None
-    click.echo(job.id)
+    if output == "json":
+        from jobworker.cli.view import print_job
+
+        print_job(job, output)
+    else:
+        click.echo(job.id)
 
 
 async def start_once(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
@@ -89,7 +103,7 @@ async def start_once(client: AsyncClient, spec: JobSpec, request_id: str) -> Job
     from jobworker.core.errors import ServerUnavailableError
 
     try:
-        return await client.start(spec, request_id=request_id)
+        return await with_limits(client, spec.limits, client.start(spec, request_id=request_id))
     except ServerUnavailableError as error:
         if not client.connected:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,9 @@ async def _look(client: AsyncClient, job_id: str, output: str) -> None:
         click.echo(_line(job, usage))
         return
     if usage is None:
-        raise CliError(f"nobody knows what job {job.id} has used")
-    click.echo(f"{'ran for':<9}  {text.age(timedelta(seconds=usage.wall_seconds))}")
+        raise _not_known(job)
+    click.echo(f"{'state':<9}  {_state(job)}")
+    click.echo(f"{'wall time':<9}  {text.age(timedelta(seconds=usage.wall_seconds))}")
     for label, value in usage_rows(usage):
         click.echo(f"{label:<9}  {value}")
 
@@ -73,28 +75,35 @@ async def _follow(client: AsyncClient, job_id: str, interval: timedelta, output:
 
     before: Usage | None = None
     widths = [max(len(name), _COLUMN) for name in ("TIME", *HEADER)]
-    end = asyncio.create_task(client.wait(job_id))
-    try:
-        while True:
-            job, usage = await job_and_usage(client, job_id)
-            if output == "json":
-                click.echo(_line(job, usage))
-            elif usage is not None:
-                header = [] if before else [("TIME", *HEADER)]
-                row = (
-                    text.age(timedelta(seconds=usage.wall_seconds)),
-                    *usage_cells(usage, Load.between(before, usage)),
-                )
-                click.echo("\n".join(text.table([*header, row], widths)))
-            sys.stdout.flush()
-            if job.end is not None:
-                return
-            before = usage
-            if (await asyncio.wait([end], timeout=interval.total_seconds()))[0]:
-                await end  # which raises if nobody can wait
-    finally:
-        end.cancel()
-        await asyncio.gather(end, return_exceptions=True)
+    while True:
+        job, usage = await job_and_usage(client, job_id)
+        if output == "json":
+            click.echo(_line(job, usage))
+        elif usage is None:
+            raise _not_known(job)
+        else:
+            header = [] if before else [("TIME", *HEADER, "STATE")]
+            time = text.age(timedelta(seconds=usage.wall_seconds))
+            row = (time, *usage_cells(usage, Load.between(before, usage)), _state(job))
+            click.echo("\n".join(text.table([*header, row], widths)))
+        sys.stdout.flush()
+        if job.end is not None:
+            return
+        before = usage
+        with suppress(TimeoutError):  # the time for the next look
+            async with asyncio.timeout(interval.total_seconds()):
+                await client.wait(job_id)
+
+
+def _state(job: Job) -> str:
+    from jobworker.cli.view import ending
+
+    how = ending(job)
+    return f"{job.state.value} ({how})" if how else job.state.value
+
+
+def _not_known(job: Job) -> CliError:
+    return CliError(f"job {job.id} is {job.state.value}, and nobody knows what it has used")
 
 
 def _line(job: Job, usage: Usage | None) -> str:
@@ -103,6 +112,8 @@ def _line(job: Job, usage: Usage | None) -> str:
     return json.dumps(
         {
             "id": job.id,
+            "name": job.spec.name,
+            "owner": job.owner,
             "state": job.state.value,
             "paused": job.paused,
             "usage": usage_json(usage),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from jobworker.cli import text
-from jobworker.cli.limit_options import DEFAULT, LimitOptions, limit_options, limits_from
+from jobworker.cli.limit_options import DEFAULT, SIZES, LimitOptions, limit_options, limits_from, with_limits
 from jobworker.cli.options import client_options, examples, output_option
 from jobworker.cli.params import Utf8
 from jobworker.cli.session import ask
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog=examples(
+    epilog=SIZES
+    + "\n\n"
+    + examples(
         "jobworker update ID --memory 4G",
         "jobworker update ID --cpus 2 --io-write 50M",
         "jobworker update ID --memory default    (what the server gives where nothing is said)",
@@ -64,4 +66,4 @@ async def _update(client: AsyncClient, job_id: str, said: Mapping[str, Any]) -> 
         present[device] = replace(present.get(device, IoLimit(device=device)), **rates)
         limits = replace(limits, io=tuple(limit for limit in present.values() if limit != IoLimit(device=limit.device)))
         clear |= set() if limits.io else {"io"}
-    return await client.update(job_id, limits, clear=clear)
+    return await with_limits(client, limits, client.update(job_id, limits, clear=clear))

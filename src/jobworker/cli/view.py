@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import click
 from jobworker.cli import text
 from jobworker.cli.usage import usage_json, usage_rows
 from jobworker.core.job import Job, signal_name
-from jobworker.core.limit_options import shown
+from jobworker.core.limit_options import OPTIONS, shown
 from jobworker.core.limits import Limits
 from jobworker.core.records import time_text
 from jobworker.core.state import Cause, JobState
@@ -98,7 +98,7 @@ def print_info(info: ServerInfo, output: str) -> None:
     for limit, reason in info.missing_limits.items():
         _print_row("missing limit", f"{limit}: {reason}")
     for name, value in limits.items():
-        _print_row(name, limits_text(value) or "none")
+        _print_row(name, limits_text(value, info.missing_limits) or "none")
 
 
 def _print_row(name: str, value: str) -> None:
@@ -198,7 +198,7 @@ def _rows(job: Job, now: datetime, usage: Usage | None) -> Iterator[tuple[str, s
     if end is not None:
         yield "ended", text.when(end.end_time, now)
         if job.start_time is not None:
-            yield "ran for", text.age(end.end_time - job.start_time)
+            yield "wall time", text.age(end.end_time - job.start_time)
     dropped = (
         f", and {end.output_dropped_bytes} bytes that could not be kept" if end and end.output_dropped_bytes else ""
     )
@@ -207,6 +207,10 @@ def _rows(job: Job, now: datetime, usage: Usage | None) -> Iterator[tuple[str, s
         yield from usage_rows(usage)
 
 
-def limits_text(limits: Limits) -> str:
-    """Limits for people, as one line."""
-    return ", ".join(f"{name.replace('_', '-')} {text.printable(value)}" for name, value in shown(limits))
+def limits_text(limits: Limits, missing: Collection[str] = ()) -> str:
+    """Limits for people, as one line; of those that are `missing` here it says that they are not in force."""
+    return ", ".join(
+        f"{name.replace('_', '-')} {text.printable(value)}"
+        + (" (not enforced)" if OPTIONS[name].limit in missing else "")
+        for name, value in shown(limits)
+    )

@@ -147,7 +147,7 @@ def test_ctrl_c_three_times(alice: Program) -> None:
         )
         run.press_ctrl_c()
         done = run.end()
-    assert done.code == 125
+    assert done.code == 130
     assert done.complaint == f"left job {job_id}; `jobworker wait {job_id}` tells how it ends"
     alice("stop", job_id, "--grace", "0")
 

@@ -200,6 +200,23 @@ def test_signal_and_remove(alice: Program) -> None:
     assert "no signal" in alice("signal", job_id, "NOSUCH", code=2).complaint
 
 
+def test_one_that_cannot_be_removed_does_not_keep_the_others(alice: Program) -> None:
+    """Each failure is told in a line, and the code is not 0."""
+    ended = alice.start("true")
+    alice("wait", ended)
+    missing = [str(uuid.uuid4()), str(uuid.uuid4())]
+    done = alice("remove", missing[0], ended, missing[1], code=1)
+    assert done.stderr.splitlines() == [f"jobworker: no job '{job_id}'" for job_id in missing]
+    alice("status", ended, code=1)
+
+
+def test_start_json(alice: Program) -> None:
+    """For programs the job as `status` shows it, from `start` and from `run --detach`."""
+    for words in (["start"], ["run", "--detach"]):
+        job = alice(*words, "--output", "json", "--", "true").json
+        assert list(job) == list(alice("status", job["id"], "--output", "json").json)
+
+
 def test_info(alice: Program) -> None:
     """`info` tells what the server is."""
     info = alice("info", "--output", "json").json

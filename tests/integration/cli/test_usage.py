@@ -28,7 +28,10 @@ def test_stats_of_a_job_that_runs(alice: Program) -> None:
     assert (shown["id"], shown["state"], shown["paused"]) == (job_id, "RUNNING", False)
     assert set(shown["usage"]) == USAGE_FIELDS
     assert shown["usage"]["wall_seconds"] > 0
-    assert alice("stats", job_id).text.startswith("ran for    ")
+    assert [line.split()[:2] for line in alice("stats", job_id).text.splitlines()[:2]] == [
+        ["state", "RUNNING"],
+        ["wall", "time"],
+    ]
     assert alice("status", job_id, "--output", "json").json["usage"].keys() == USAGE_FIELDS
 
 
@@ -73,6 +76,7 @@ def test_top_shows_the_running_jobs_once_where_no_terminal_is(carol: Program) ->
     shown = [json.loads(line) for line in carol("top", "--output", "json").text.splitlines()]
     assert {one["id"] for one in shown} == {older, newer}
     assert all(set(one["usage"]) == USAGE_FIELDS for one in shown)
+    assert {(one["owner"], one["name"]) for one in shown} == {("carol", None)}
 
 
 def test_a_paused_job_stands_still_until_it_is_resumed(alice: Program) -> None:
@@ -82,9 +86,12 @@ def test_a_paused_job_stands_still_until_it_is_resumed(alice: Program) -> None:
     job_id = alice.start("sleep", "600")
     assert alice("pause", job_id).complaint.startswith(f"job {job_id} is paused; ")
     assert "RUNNING (paused)" in alice("status", job_id).text
+    assert "RUNNING (paused)" in alice("stats", job_id).text
     assert alice("status", job_id, "--output", "json").json["paused"]
     assert alice("resume", job_id).complaint == f"job {job_id} goes on"
     assert not alice("status", job_id, "--output", "json").json["paused"]
+    assert alice("pause", job_id, "--output", "json").json["paused"]
+    assert not alice("resume", job_id, "--output", "json").json["paused"]
     alice("pause", job_id)
     assert alice("stop", job_id, "--output", "json").json["state"] == "STOPPED"
     assert "already stopped" in alice("pause", job_id, code=1).complaint
@@ -98,6 +105,10 @@ def test_a_limit_above_what_can_be_enforced_is_one_line(alice: Program) -> None:
     for command, code in (("start", 1), ("run", 125)):
         refused = alice(command, "--memory", "64M", "--", "true", code=code)
         assert refused.stdout == b""
-        assert refused.complaint == f"limits.memory: {missing['memory']}; go without it"
+        assert refused.complaint == f"--memory: {missing['memory']}; go without it"
+    refused = alice("start", "--memory-high", "64M", "--pids", "5", "--io-read", "1M", "true", code=1).complaint
+    for flag in ("--memory-high", "--pids", "--io-read"):
+        assert f"{flag}: " in refused or f"{flag}," in refused, refused
+    assert refused.endswith("; go without them")
     job_id = alice.start("sleep", "600")
-    assert alice("update", job_id, "--memory", "64M", code=1).complaint.startswith("limits.memory: ")
+    assert alice("update", job_id, "--memory", "64M", code=1).complaint.startswith("--memory: ")

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from jobworker.cli.exits import UNASKED, CliError
+from jobworker.cli.exits import INTERRUPTED, CliError
 from jobworker.cli.main import SECTIONS, jobworker, main
 from jobworker.cli.options import JobExitCommand
 
@@ -64,13 +64,21 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments, code, text",
     [
         (["nosuch"], 2, "No such command 'nosuch'"),
+        (["resum"], 2, "No such command 'resum'; did you mean 'resume'?"),
+        (["pki", "isue"], 2, "No such command 'isue'"),
+        (["list", "--server", "foo"], 2, "server: 'foo' is no address; write HOST:PORT"),
+        (["run", "--output", "json", "true"], 125, "--output json goes with --detach"),
+        (["start", "--label", "x", "true"], 2, "'x' is not KEY=VALUE; write one such as team=db"),
+        (["start", "--label", "A B=x", "true"], 2, "--label: 'A B' is no key"),
+        (["start", "--memory-high", "0", "true"], 2, "--memory-high: 0 cannot be; it has to be at least 1"),
+        (["start", "--io-read", "0", "true"], 2, "--io-read: 0 cannot be"),
         (["--nosuch"], 2, "No such option"),
         (["status", "--output", "yaml", "x"], 2, "'yaml' is not one of 'text', 'json'"),
         (["run", "--timeout", "soon", "true"], 125, "'soon' is no duration; write one such as"),
         (["wait", "--reconnect-timeout", "x", "y"], 125, "'x' is no duration"),
-        (["start", "--env", "A", "true"], 2, "'A' is not NAME=VALUE"),
-        (["start", "--cwd", "relative", "true"], 2, "spec.cwd: 'relative' is relative"),
-        (["run", "--name", "", "true"], 125, "spec.name: must have 1 to 128 characters"),
+        (["start", "--env", "A", "true"], 2, "'A' is not NAME=VALUE; write one such as TZ=UTC"),
+        (["start", "--cwd", "relative", "true"], 2, "--cwd: 'relative' is relative"),
+        (["run", "--name", "", "true"], 125, "--name: must have 1 to 128 characters"),
         (["list", "--since", "yesterday"], 2, "'yesterday' is no time; write one such as"),
         (["stop", "x", "--signal", "NOSUCH"], 2, "'NOSUCH' is no signal"),
         (["status", "\udc80"], 2, "is not UTF-8"),
@@ -78,7 +86,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--memory", "2x", "true"], 125, "'--memory': '2x' is no size; write one such as 50GiB"),
         (["start", "--cpus", "all", "true"], 2, "'--cpus': 'all' is no number of cores; write one such as 2 or 1.5"),
         (["start", "--memory", "default", "true"], 2, "'default' is no size"),
-        (["start", "--io-device", "/", "true"], 2, "io_device says which disk io_read, io_write, io_read_ops and"),
+        (["start", "--io-device", "/", "true"], 2, "--io-device says which disk --io-read, --io-write, --io-read-ops,"),
         (["update", "x"], 2, "say what is to change, such as --memory 4G"),
         (["update", "x", "--pids", "1.5"], 2, "'1.5' is no whole number; write one such as 200"),
         (["top", "--sort", "name"], 2, "'name' is not one of 'cpu', 'memory', 'io', 'processes', 'age'"),
@@ -123,10 +131,10 @@ def test_codes_of_our_own_are_apart(error: CliError, code: int) -> None:
 
 
 def test_ctrl_c_is_not_the_jobs_end() -> None:
-    """Ctrl-C while waiting gives 125: 130 would say that the job was interrupted."""
+    """Ctrl-C while waiting says that the job goes on, and gives 130 as everywhere."""
     with pytest.raises(CliError) as raised:
         raising(KeyboardInterrupt()).main([], standalone_mode=False)
-    assert raised.value.code == UNASKED
+    assert raised.value.code == INTERRUPTED
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

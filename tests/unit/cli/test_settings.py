@@ -57,7 +57,7 @@ def test_no_profile_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["server", "ca", "cert", "key"])
 def test_what_is_missing(tmp_path: Path, missing: str) -> None:
     """A value that nobody says is named, with the three ways to say it."""
-    flags = {name: "x" for name in ("server", "ca", "cert", "key") if name != missing}
+    flags = {name: "x:1" for name in ("server", "ca", "cert", "key") if name != missing}
     with pytest.raises(
         CliError, match=f"give --{missing}, set JOBWORKER_{missing.upper()}, or add a profile"
     ) as raised:

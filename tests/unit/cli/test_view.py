@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from jobworker.cli.listing import JsonArray, Table
-from jobworker.cli.view import ending, explanation, job_json, print_job
+from jobworker.cli.view import ending, explanation, job_json, limits_text, print_job
 from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.spec import JobSpec
@@ -145,3 +145,10 @@ def test_long_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert row.startswith(f"{ID}  FINISHED  exit 0  -")
     table.end()
     assert capsys.readouterr().out == ""
+
+
+def test_limits_that_are_not_in_force_say_so() -> None:
+    """Defaults of a server that cannot enforce them are no promise."""
+    limits = Limits(cpus=1.5, memory_high=2 * 1024**3, io=(IoLimit(read_bytes_per_second=10**7),))
+    shown = limits_text(limits, {"memory_high": "no memory controller", "io": "no io controller"})
+    assert shown == "cpus 1.5, memory-high 2GiB (not enforced), io-read 10MB/s (not enforced)"
