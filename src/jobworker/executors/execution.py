@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from datetime import UTC, datetime
 
-from jobworker.core.errors import PauseNotSupportedError
+from jobworker.core.errors import PauseNotSupportedError, StoreError
 from jobworker.core.job import Job, StopRequest
 from jobworker.core.limits import Limits
 from jobworker.core.usage import Usage
@@ -16,6 +16,7 @@ from jobworker.executors.supervision import Supervision, refusal
 from jobworker.executors.supervisors import Supervisors
 from jobworker.executors.threads import Threads
 from jobworker.linux import usage
+from jobworker.runtime import jobdir
 
 
 class LocalExecution:
@@ -82,6 +83,8 @@ class LocalExecution:
         try:
             return await self._supervision.set_limits(limits, writes)
         except OSError as error:
+            if error.filename in (None, jobdir.RECORDS) and error.errno != errno.ENOSYS:
+                raise StoreError(f"the limits of the job cannot be kept: {error.strerror}") from None
             raise refusal(error.filename or "", error.errno or errno.EIO) from None
 
     def usage(self) -> Usage | None:

@@ -9,8 +9,8 @@ import errno
 import os
 import select
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 
 from jobworker.linux import kernel_file
 
@@ -54,22 +54,27 @@ class Cgroup:
         """Write a file of the group, such as "memory.max". Raises `OSError` with its path."""
         kernel_file.write(f"{self.path}/{name}", value)
 
-    def write_all(self, writes: Iterable[Sequence[str]]) -> None:
-        """Write files of the group, each a pair of name and value, all or none.
+    @contextmanager
+    def written(self, writes: Iterable[Sequence[str]]) -> Generator[None]:
+        """Files of the group, each a pair of name and value, written all or none, and taken back if the block fails.
 
-        Raises `OSError` whose `filename` is the name of the file that was refused; the others have their former values.
+        Raises `OSError` whose `filename` is the name of the file that was refused.
         """
         undo: list[tuple[str, str]] = []
-        for name, value in writes:
-            try:
-                before = _former(name, value, kernel_file.read(f"{self.path}/{name}").decode())
-                self.write(name, value)
-            except OSError as error:
-                for former in reversed(undo):
-                    with suppress(OSError):  # it was taken before; nothing better can be done if it no longer is
-                        self.write(*former)
-                raise OSError(error.errno, error.strerror, name) from None
-            undo.append((name, before))
+        try:
+            for name, value in writes:
+                try:
+                    before = _former(name, value, kernel_file.read(f"{self.path}/{name}").decode())
+                    self.write(name, value)
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, name) from None
+                undo.append((name, before))
+            yield
+        except OSError:
+            for former in reversed(undo):
+                with suppress(OSError):  # it was taken before; nothing better can be done if it no longer is
+                    self.write(*former)
+            raise
 
     def freeze(self) -> None:
         """Have all processes stand still, and wait until they do.
@@ -137,7 +142,7 @@ class Cgroup:
             except OSError as error:
                 if error.errno == errno.EBUSY:
                     return False
-                raise
+                pass
         return True
 
     def remove_patiently(self) -> bool:

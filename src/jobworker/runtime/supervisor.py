@@ -280,14 +280,14 @@ class Supervisor:
         if self._tree.cgroup is None:
             raise ValueError("this job has no cgroup")
         try:
-            self._tree.cgroup.write_all(request["writes"])
+            with self._tree.cgroup.written(request["writes"]):  # what cannot be kept is not put in force either
+                self._directory.write(jobdir.LIMITS, {"limits": request["limits"]}, sync=self._sync)
         except OSError as error:
             return _refused(error)
+        with suppress(OSError):  # full by now: then the end has to wait for room
+            self._directory.reserve()
         if request["limits"].get("oom_group") is not True and self._memory_events < 0:
             self._watch_memory(self._tree.cgroup)
-        with suppress(OSError):  # a full disk: they are in force, and the daemon keeps them as well as it can
-            self._directory.write(jobdir.LIMITS, {"limits": request["limits"]}, sync=self._sync)
-            self._directory.reserve()
         return DONE
 
     def _signal_group(self, number: int) -> None:

@@ -215,7 +215,7 @@ class Worker:
         """Change limits of a running job, all or none: those of `names`, by default those that are set.
 
         One that is not set becomes what a new job would get. Raises `JobNotFoundError`, `JobEndedError`,
-        `InvalidArgumentError` and `LimitNotEnforceableError`; the former limits stay in force then.
+        `InvalidArgumentError`, `LimitNotEnforceableError` and `StoreError`; the former limits stay in force then.
         """
         names = limits.requested() if names is None else names
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.core.errors import InvalidArgumentError, LimitNotEnforceableError, PauseNotSupportedError
+from jobworker.core.errors import InvalidArgumentError, LimitNotEnforceableError, PauseNotSupportedError, StoreError
 from jobworker.core.job import StopRequest
 from jobworker.core.limits import Limits
 from jobworker.core.spec import JobSpec
-from jobworker.core.state import JobState
+from jobworker.core.state import Cause, JobState
 from jobworker.executors.local import LocalExecutor, LocalSettings
 from jobworker.executors.place import REQUIRED, remedy
 from jobworker.linux.limits import FILES
@@ -90,6 +90,26 @@ async def test_the_limits_of_the_last_update_are_those_that_are_known(state_dir:
     (state_dir / "jobs.db").unlink()
     async with local_worker(state_dir) as worker:
         assert (await worker.get(job.id)).limits == Limits(pids=7)
+
+
+@needs_cgroup
+async def test_limits_that_cannot_be_kept_are_an_error(state_dir: Path) -> None:
+    """After a crash of the server nobody would know of them. The job runs on with those that it had."""
+    state_dir.mkdir()
+    async with LocalExecutor.open(LocalSettings(directory=state_dir)) as executor:
+        job = accepted_job(spec=JobSpec(argv=("sleep", "1000")))
+        execution = await executor.start(job)
+        records = state_dir / "jobs" / job.id / jobdir.RECORDS
+        kept = records.rename(records.with_name("kept"))
+        records.mkdir()
+        with pytest.raises(StoreError, match="cannot be kept: Is a directory"):
+            await execution.update(Limits(), before=Limits())
+        records.rmdir()
+        kept.rename(records)
+        assert await execution.update(Limits(), before=Limits())
+        stop = StopRequest(requested_by="ada", request_time=datetime.now(UTC), grace=timedelta(0))
+        await execution.request_stop(stop)
+        assert (await execution.outcome()).end.cause is Cause.STOPPED
 
 
 async def test_wall_time_is_not_below_zero(state_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Generator
@@ -48,16 +49,27 @@ def test_a_frozen_group_stands_still_until_it_is_thawed(group: Cgroup) -> None:
 
 def test_writes_are_all_done_or_none(group: Cgroup) -> None:
     """The one that was refused is named, and those before it are taken back."""
-    group.write_all([("cgroup.max.depth", "5"), ("cgroup.max.descendants", "6")])
+    with group.written([("cgroup.max.depth", "5"), ("cgroup.max.descendants", "6")]):
+        pass
     assert (read(group, "cgroup.max.depth"), read(group, "cgroup.max.descendants")) == ("5\n", "6\n")
-    with pytest.raises(FileNotFoundError) as caught:
-        group.write_all([("cgroup.max.depth", "7"), ("cgroup.max.depth", "8"), ("no.such.file", "9")])
+    missing = [("cgroup.max.depth", "7"), ("cgroup.max.depth", "8"), ("no.such.file", "9")]
+    with pytest.raises(FileNotFoundError) as caught, group.written(missing):
+        pass
     assert caught.value.filename == "no.such.file"
     assert read(group, "cgroup.max.depth") == "5\n"
-    with pytest.raises(OSError, match="Invalid") as refused:
-        group.write_all([("cgroup.max.descendants", "1"), ("cgroup.max.depth", "many")])
+    wrong = [("cgroup.max.descendants", "1"), ("cgroup.max.depth", "many")]
+    with pytest.raises(OSError, match="Invalid") as refused, group.written(wrong):
+        pass
     assert refused.value.filename == "cgroup.max.depth"
     assert read(group, "cgroup.max.descendants") == "6\n"
+
+
+def test_writes_are_taken_back_where_they_cannot_be_kept(group: Cgroup) -> None:
+    """They were in force meanwhile."""
+    with pytest.raises(OSError, match="full"), group.written([("cgroup.max.depth", "5")]):  # noqa: PT012 - a block that fails
+        assert read(group, "cgroup.max.depth") == "5\n"
+        raise OSError(errno.ENOSPC, "full")
+    assert read(group, "cgroup.max.depth") == "max\n"
 
 
 @pytest.mark.parametrize(
@@ -79,8 +91,8 @@ def test_a_write_is_taken_back_in_the_words_of_its_file(
 ) -> None:
     """Files with a line a device take one line at a time, and an empty file an empty line."""
     (tmp_path / name).write_text(content)
-    with pytest.raises(FileNotFoundError):
-        Cgroup(tmp_path).write_all([(name, value), ("none", "")])
+    with pytest.raises(FileNotFoundError), Cgroup(tmp_path).written([(name, value), ("none", "")]):
+        pass
     assert (tmp_path / name).read_text().startswith(restored)  # a kernel's file would be replaced, not overwritten
 
 
