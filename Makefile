@@ -146,8 +146,13 @@ test-system: $(DEV) test-vm-programs ## tests of the whole program: kill -9, lim
 demo: $(RUNTIME) ## see it work: a server, jobs, live output, a crash that nobody notices
 	@$(COMPILE_SOURCES) && $(BIN)/python demo/demo.py
 
+# OpenSSH, to be measured beside. Where systemd runs, its package would start a server for good: that is the user's to want.
+.PHONY: bench-programs
+bench-programs:
+	@[[ -d /run/systemd/system ]] || tools/system-packages.sh ssh=openssh-client /usr/sbin/sshd=openssh-server || true
+
 .PHONY: bench
-bench: $(RUNTIME) ## measure latency, throughput and memory beside the limits of the machine
+bench: $(RUNTIME) bench-programs ## measure latency, throughput and memory beside OpenSSH and the limits of the machine
 	@$(COMPILE_SOURCES) && $(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
 ##@ Housekeeping

@@ -1,14 +1,13 @@
 """Measure everything and print one table: `make bench`, or `python -m benchmarks`.
 
 The server, the client and the limits of the machine are measured in turn, round by round, so that what else the machine
-does meanwhile meets all of them. All figures are medians of the rounds.
+does meanwhile meets all of them. All figures are medians of the rounds; what takes long is measured once.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -16,11 +15,15 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import cgroups, commands, listing, machine, memory, output, pages, starts
+from benchmarks import cgroups, commands, ended, listing, live, machine, memory, output, pages, rest, ssh, starts
 from benchmarks.figures import Figures, Measured
+from benchmarks.report import report, write
+from benchmarks.rest import Rest
 from benchmarks.server import Certificates, running_server
 
-Part = tuple[str, Callable[[], Iterable[Measured]]]
+_OPENSSH = "OpenSSH"
+
+Part = Callable[[], Iterable[Measured]]
 
 
 def main() -> None:
@@ -29,61 +32,69 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: %(default)s)")
     parser.add_argument("--mebibytes", type=int, default=256, help="output to follow (default: %(default)s)")
     parser.add_argument("--listed", type=int, default=100_000, help="jobs to list (default: %(default)s)")
+    parser.add_argument("--crowd", type=int, default=1000, help="followers of one job (default: %(default)s)")
+    parser.add_argument("--ended", type=int, default=10_000, help="jobs to run to their end (default: %(default)s)")
+    parser.add_argument("--running", type=int, default=Rest().running, help="idle jobs (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where to keep it all meanwhile, on the disk to be measured")
     parser.add_argument("--only", default="", help="measure only the parts whose title has this in it")
+    parser.add_argument("--write", type=Path, metavar="DOCS", help="put the tables and a plot into this folder's page")
     options = parser.parse_args()
     began, load = time.perf_counter(), os.getloadavg()[1]
-    with tempfile.TemporaryDirectory(prefix="jobworker-bench-", dir=options.folder) as folder:
-        figures = measure(
-            Path(folder),
-            rounds=options.rounds,
-            output_bytes=options.mebibytes * 1024**2,
-            listed=options.listed,
-            only=options.only,
-        )
-    print(figures.table())
-    print(
-        f"\n{options.rounds} rounds in {time.perf_counter() - began:.0f} s; {os.cpu_count()} cores, "
-        f"Linux {platform.release()}, Python {platform.python_version()}; "
-        f"load of the machine in the five minutes before: {load:.1f}"
-    )
+    with tempfile.TemporaryDirectory(prefix="jobworker-bench-", dir=options.folder) as folder, ExitStack() as stack:
+        figures = _measure(Path(folder), options, stack)
+    text = report(figures, rounds=options.rounds, seconds=time.perf_counter() - began, load=load)
+    print(text)
+    if options.write is not None:
+        write(options.write, text, figures)
 
 
-def measure(folder: Path, *, rounds: int, output_bytes: int, listed: int, only: str) -> Figures:
-    """All rounds, in a folder of their own."""
+def _measure(folder: Path, options: argparse.Namespace, stack: ExitStack) -> Figures:
+    """All rounds, in a folder of their own. The servers end with the stack."""
     certificates = Certificates.make(folder / "pki")
     database = folder / "listing.db"
-    with ExitStack() as stack:
-        server = stack.enter_context(running_server(folder / "process", certificates))
-        durable = stack.enter_context(running_server(folder / "power", certificates, "--durability", "power"))
+    output_bytes = options.mebibytes * 1024**2
+    at_rest = Rest(ended=options.listed, running=options.running, followers=min(100, options.running))
+    server = stack.enter_context(running_server(folder / "process", certificates))
+    durable = stack.enter_context(running_server(folder / "power", certificates, "--durability", "power"))
+    figures = Figures()
 
-        def measure_memory() -> Iterable[Measured]:
-            with (
-                tempfile.TemporaryDirectory(dir=folder) as fresh,
-                running_server(Path(fresh, "m"), certificates) as new,
-            ):
-                yield from memory.measure(new)
+    def measure_memory() -> Iterable[Measured]:
+        with tempfile.TemporaryDirectory(dir=folder) as fresh, running_server(Path(fresh), certificates) as new:
+            yield from memory.measure(new)
 
-        parts: list[Part] = [
-            ("the machine", lambda: machine.measure(folder, certificates, output_bytes=output_bytes)),
-            ("starts", lambda: starts.measure_starts(server, "process")),
-            ("starts that survive a power cut", lambda: starts.measure_starts(durable, "power")),
-            ("control groups", cgroups.measure),
-            ("first output", lambda: starts.measure_first_bytes(server)),
-            ("connections", lambda: starts.measure_connections(server)),
-            ("output", lambda: output.measure(server, output_bytes=output_bytes)),
-            ("memory of a running job", measure_memory),
-            ("the command line", lambda: commands.measure(server)),
-            ("lists", lambda: pages.measure(database, listed)),
-        ]
-        parts = [(title, part) for title, part in parts if only in title]
-        if any(title == "lists" for title, _ in parts):
-            _say("making a database of jobs to list")
-            listing.fill(database, listed)
-        figures = Figures()
-        for number in range(1, rounds + 1):
-            for title, part in parts:
-                _say(f"round {number} of {rounds}: {title}")
+    in_turn: dict[str, Part] = {
+        "the machine": lambda: machine.measure(folder, certificates, output_bytes=output_bytes),
+        "starts": lambda: starts.measure_starts(server, "process"),
+        "starts that survive a power cut": lambda: starts.measure_starts(durable, "power"),
+        "control groups": cgroups.measure,
+        "first output": lambda: starts.measure_first_bytes(server),
+        "connections": lambda: starts.measure_connections(server),
+        "output": lambda: output.measure(server, output_bytes=output_bytes),
+        "live output": lambda: live.measure(server, output_bytes=output_bytes),
+        "memory of a running job": measure_memory,
+        "the command line": lambda: commands.measure(server),
+        "lists": lambda: pages.measure(database, options.listed),
+    }
+    once: dict[str, Part] = {
+        "many followers": lambda: live.measure_crowd(server, options.crowd),
+        "ended jobs": lambda: ended.measure(server, options.ended),
+        "a server at rest": lambda: rest.measure(folder, certificates, at_rest),
+    }
+    if options.only in _OPENSSH:
+        try:
+            config = stack.enter_context(ssh.running_sshd(folder / "ssh"))
+        except ssh.NoSshError as reason:
+            figures.leave_out(_OPENSSH, str(reason))
+        else:
+            in_turn[_OPENSSH] = lambda: ssh.measure(config, output_bytes=output_bytes)
+    if options.only in "lists":
+        _say("making a database of jobs to list")
+        listing.fill(database, options.listed)
+    rounds = [(f"round {number} of {options.rounds}", in_turn) for number in range(1, options.rounds + 1)]
+    for when, parts in [*rounds, ("once", once)]:
+        for title, part in parts.items():
+            if options.only in title:
+                _say(f"{when}: {title}")
                 figures.add(title, part())
                 os.sync()  # what one part has left to be written is not to slow down the next
     return figures

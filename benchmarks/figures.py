@@ -36,6 +36,7 @@ class Figures:
 
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}
+        self._left_out: dict[str, str] = {}
 
     def add(self, group: str, round_: Iterable[Measured]) -> None:
         """Take up what one round has given."""
@@ -43,26 +44,49 @@ class Figures:
             row = self._rows.setdefault(one.name, _Row(group=group, unit=one.unit, beside=one.beside))
             row.values.append(one.value)
 
+    def leave_out(self, group: str, reason: str) -> None:
+        """Say in the table why a group has no figures."""
+        self._left_out[group] = reason
+
+    def median(self, name: str) -> float | None:
+        """Of all rounds; `None` where it was not measured."""
+        return None if (row := self._rows.get(name)) is None else row.median
+
+    def spread(self, name: str) -> tuple[float, float] | None:
+        """The least and the most of all rounds; `None` where it was not measured."""
+        return None if (row := self._rows.get(name)) is None else (min(row.values), max(row.values))
+
+    def text(self, name: str) -> str | None:
+        """The median with its unit; `None` where it was not measured."""
+        return None if (row := self._rows.get(name)) is None else _with_unit(row.median, row.unit)
+
     def table(self) -> str:
         """The table in Markdown: the median of the rounds, how far they lie apart, and the ratio to what is beside."""
         groups: dict[str, list[Sequence[str]]] = {}
         for name, row in self._rows.items():
             groups.setdefault(row.group, []).append(self._cells(name, row))
-        lines: list[Sequence[str]] = [_COLUMNS]
+        lines: list[Sequence[str]] = []
         for group, rows in groups.items():
             lines += [(f"**{group}**", "", "", ""), *rows]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
-        lines.insert(1, tuple("-" * width for width in widths))
-        return "\n".join(
-            "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-            for line in lines
-        )
+        for group, reason in self._left_out.items():
+            lines += [(f"**{group}**", "left out", reason, "")]
+        return markdown(_COLUMNS, lines)
 
     def _cells(self, name: str, row: _Row) -> Sequence[str]:
-        spread = f"{_text(min(row.values))} to {_text(max(row.values))}"
+        spread = f"{number(min(row.values))} to {number(max(row.values))}"
         limit = None if row.beside is None else self._rows.get(row.beside)
         ratio = "" if limit is None else f"{row.median / limit.median:.2g} x {row.beside}"
-        return name, f"{_text(row.median)} {row.unit}", spread, ratio
+        return name, _with_unit(row.median, row.unit), spread, ratio
+
+
+def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown that is also one for the eye."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *lines, strict=True)]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in (columns, rule, *lines)
+    )
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -79,5 +103,12 @@ def latency(name: str, seconds: Sequence[float], *, beside: str | None = None) -
     ]
 
 
-def _text(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+def number(value: float) -> str:
+    """With two or three digits that count, and none for a whole number."""
+    if value == round(value) or value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return f"{number(value)} {unit}".rstrip()

@@ -14,10 +14,15 @@ from jobworker.client import AsyncClient
 READY = "ready"
 
 
+def client_from_environ() -> AsyncClient:
+    """A client of the server that `Server.client_environ` tells of."""
+    server, ca, cert, key = (os.environ[f"JOBWORKER_{name}"] for name in ("SERVER", "CA", "CERT", "KEY"))
+    return AsyncClient(server, ca=ca, cert=cert, key=key)
+
+
 async def follow(job_id: str) -> None:
     """Do it."""
-    where = {name: os.environ[f"JOBWORKER_{name.upper()}"] for name in ("server", "ca", "cert", "key")}
-    async with AsyncClient(where["server"], ca=where["ca"], cert=where["cert"], key=where["key"]) as client:
+    async with client_from_environ() as client:
         await client.get(job_id)
         print(READY, flush=True)
         sys.stdin.readline()

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from sqlite3 import Connection
 
 from jobworker.core.job import Job, JobEnd
 from jobworker.core.query import DEFAULT_PAGE_SIZE, JobFilter
@@ -50,9 +51,7 @@ def fill(path: Path, count: int) -> float:
     """Write the jobs, and return the seconds that it took."""
     started = time.perf_counter()
     connection = open_database(path, "process")
-    connection.execute(
-        "PRAGMA cache_size = -262144"
-    )  # KiB: so that SQLite spills nothing while the one transaction lasts
+    _give_memory(connection)
     with transaction(connection):  # one for all: 100,000 durable ones would take longer than the measurement
         for job in made_up_jobs(count):
             connection.execute(query("add_job"), job_row(job))
@@ -60,6 +59,33 @@ def fill(path: Path, count: int) -> float:
             connection.executemany(query("add_label"), labels)
     connection.close()
     return time.perf_counter() - started
+
+
+def multiply(path: Path, times: int) -> None:
+    """Have so many times as many jobs, by copies of all that there are, which have other ids, other years, no labels.
+
+    The database may be in use, by a server that writes nothing meanwhile.
+    """
+    connection = open_database(path, "process")
+    _give_memory(connection)
+    columns = [f'"{name}"' for _, name, *_ in connection.execute("PRAGMA table_info (jobs)")]
+    changed = {
+        '"id"': "printf('%08x', copy.value) || substr(id, 9)",
+        '"create_time"': f"printf('%04d', {FIRST_TIME.year} - copy.value) || substr(create_time, 5)",
+        '"request_id"': "NULL",
+    }
+    with transaction(connection):
+        connection.execute(
+            f"""WITH RECURSIVE copy (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM copy WHERE value < {times - 1})
+                INSERT INTO jobs ({", ".join(columns)})
+                SELECT {", ".join(changed.get(column, column) for column in columns)} FROM copy CROSS JOIN jobs"""  # noqa: S608 - of our own words alone
+        )
+    connection.close()
+
+
+def _give_memory(connection: Connection) -> None:
+    """So much that SQLite spills nothing while one large transaction lasts."""
+    connection.execute("PRAGMA cache_size = -262144")  # KiB
 
 
 def made_up_jobs(count: int) -> Iterator[Job]:

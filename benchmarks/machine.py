@@ -19,12 +19,16 @@ SPAWN = "spawn and wait"
 FIRST_BYTE = "spawn to first byte"
 RECORD = "record made durable"
 SPLICE = "pipe spliced into a file"
+WRITE = "file written, page cache"
 TLS = "TLS 1.3, 64 KiB writes"
+TLS_SMALL = "TLS 1.3, 1 KiB writes"
 
 _TIMES = 100
 _RECORD_BYTES = 1000  # about as long as those of a job
 _PIPE_BYTES = 1024 * 1024
-_TLS_BYTES = 256 * 1024**2
+_WRITE_BYTES = 1024 * 1024
+# Bytes in all and at a time.
+_TLS_SIZES = {TLS: (256 * 1024**2, 64 * 1024), TLS_SMALL: (64 * 1024**2, 1024)}
 
 
 def measure(folder: Path, certificates: Certificates, *, output_bytes: int) -> Iterator[Measured]:
@@ -33,7 +37,10 @@ def measure(folder: Path, certificates: Certificates, *, output_bytes: int) -> I
     yield from latency(FIRST_BYTE, [_spawn_to_first_byte() for _ in range(_TIMES)])
     yield from latency(RECORD, [_write_record(folder) for _ in range(_TIMES)])
     yield Measured(name=SPLICE, value=output_bytes / _splice(folder, output_bytes) / 1e6, unit="MB/s")
-    yield Measured(name=TLS, value=_TLS_BYTES / _send_by_tls(certificates, _TLS_BYTES) / 1e6, unit="MB/s")
+    yield Measured(name=WRITE, value=output_bytes / _write(folder, output_bytes) / 1e6, unit="MB/s")
+    for name, (size, write_bytes) in _TLS_SIZES.items():
+        seconds = _send_by_tls(certificates, size, write_bytes)
+        yield Measured(name=name, value=size / seconds / 1e6, unit="MB/s")
 
 
 def _spawn_and_wait() -> float:
@@ -84,15 +91,28 @@ def _splice(folder: Path, size: int) -> float:
     return seconds
 
 
-def _send_by_tls(certificates: Certificates, size: int) -> float:
+def _write(folder: Path, size: int) -> float:
+    """What this process has, copied into a file by the kernel, which puts it on the disk some time later."""
+    data = bytes(_WRITE_BYTES)
+    file = os.open(folder / "written", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+    began = time.perf_counter()
+    for _ in range(size // _WRITE_BYTES):
+        os.write(file, data)
+    seconds = time.perf_counter() - began
+    os.close(file)
+    (folder / "written").unlink()
+    return seconds
+
+
+def _send_by_tls(certificates: Certificates, size: int, write_bytes: int) -> float:
     """From another process to this one, over loopback."""
-    with _sender(certificates, size) as port:
+    with _sender(certificates, size, write_bytes) as port:
         return tls.receive(port, certificates, size)
 
 
 @contextmanager
-def _sender(certificates: Certificates, size: int) -> Generator[int]:
-    command = [sys.executable, "-m", tls.__name__, str(certificates.directory), str(size)]
+def _sender(certificates: Certificates, size: int, write_bytes: int) -> Generator[int]:
+    command = [sys.executable, "-m", tls.__name__, str(certificates.directory), str(size), str(write_bytes)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

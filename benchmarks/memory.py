@@ -16,6 +16,7 @@ from benchmarks.starts import client_of
 from jobworker.client import AsyncClient
 
 JOBS = 100
+BOTH = "both, by a running job"
 _WARM_UP = 20
 _PRIVATE = re.compile(r"^Private_(?:Clean|Dirty):\s+(\d+) kB$", re.MULTILINE)
 
@@ -25,6 +26,7 @@ def measure(server: Server) -> Iterator[Measured]:
     supervisors, growth = asyncio.run(_measure(server))
     yield Measured(name=f"supervisor, one of {JOBS}", value=statistics.median(supervisors), unit="KiB")
     yield Measured(name="growth of the server by a running job", value=growth / JOBS, unit="KiB")
+    yield Measured(name=BOTH, value=statistics.median(supervisors) + growth / JOBS, unit="KiB")
 
 
 async def _measure(server: Server) -> tuple[Sequence[int], int]:
@@ -37,11 +39,12 @@ async def _measure(server: Server) -> tuple[Sequence[int], int]:
         (spawner,) = _children(server.pid)
         supervisors = [_private_kib(pid) for pid in _children(spawner) if _name(pid) != "jw-spare"]
         assert len(supervisors) == JOBS
-        await _stop(client, ids)
+        await stop_all(client, ids)
     return supervisors, growth
 
 
-async def _stop(client: AsyncClient, ids: Sequence[str]) -> None:
+async def stop_all(client: AsyncClient, ids: Sequence[str]) -> None:
+    """Kill some jobs, and wait for their end."""
     await asyncio.gather(*(client.stop(job_id, grace=timedelta(0)) for job_id in ids))
 
 

@@ -19,8 +19,10 @@ PROGRAM = Path(sys.executable).with_name("jobworker")
 
 _START_LIMIT = 60.0  # seconds; about one on an idle machine
 _END_LIMIT = 60.0
+_ENOUGH = 4000
 _READY = re.compile(r"^jobworker: serving on (\S+)$", re.MULTILINE)
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +86,10 @@ class Server:
             "JOBWORKER_KEY": str(self.certificates.user_key),
         }
 
+    def resident_bytes(self) -> int:
+        """Memory of the server's process, what it shares with others included."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+
     def cpu_seconds(self) -> float:
         """What the server's process has used so far."""
         user, system = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
@@ -93,7 +99,7 @@ class Server:
 @contextmanager
 def running_server(directory: Path, certificates: Certificates, *flags: str) -> Generator[Server]:
     """A server on a free port of loopback that is gone, with its jobs, when the block ends."""
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     log = directory / "log"
     settings: dict[str, str | Path] = {
         "--listen": "127.0.0.1:0",
@@ -102,6 +108,8 @@ def running_server(directory: Path, certificates: Certificates, *flags: str) -> 
         "--server-key": certificates.server_key,
         "--client-ca": certificates.ca,
         "--audit-log": directory / "audit",
+        "--max-running-jobs-per-user": str(_ENOUGH),  # all jobs and followers are one user's
+        "--max-followers-per-user": str(_ENOUGH),
     }
     command = [PROGRAM, "serve", "--stop-jobs-on-exit", *(part for pair in settings.items() for part in pair), *flags]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as readiness, log.open("wb") as output:

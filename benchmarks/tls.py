@@ -1,4 +1,4 @@
-"""Bytes over TLS 1.3 and nothing else; as a program (`python -m benchmarks.tls DIR SIZE`) the side that sends."""
+"""Bytes over TLS 1.3 and nothing else; as a program (`python -m benchmarks.tls DIR SIZE WRITE`) the side that sends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.server import Certificates
 
-_WRITE_BYTES = 64 * 1024
+_BUFFER_BYTES = 256 * 1024
 _PATIENCE = 60.0  # seconds
 
 
@@ -18,7 +18,7 @@ def receive(port: int, certificates: Certificates, size: int) -> float:
     """Receive so many bytes, and return the seconds from the first to the last."""
     context = ssl.create_default_context(cafile=certificates.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    buffer = bytearray(4 * _WRITE_BYTES)
+    buffer = bytearray(_BUFFER_BYTES)
     with (
         socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
@@ -30,8 +30,8 @@ def receive(port: int, certificates: Certificates, size: int) -> float:
         return time.perf_counter() - began
 
 
-def send(certificates: Certificates, size: int) -> None:
-    """Say on which port, and send so many bytes to the first one who connects."""
+def send(certificates: Certificates, size: int, write_bytes: int) -> None:
+    """Say on which port, and send so many bytes, so many at a time, to the first one who connects."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificates.server_cert, certificates.server_key)
@@ -40,9 +40,9 @@ def send(certificates: Certificates, size: int) -> None:
         print(listener.getsockname()[1], flush=True)
         plain, _ = listener.accept()
     with context.wrap_socket(plain, server_side=True) as connection:
-        for _ in range(size // _WRITE_BYTES):
-            connection.sendall(bytes(_WRITE_BYTES))
+        for _ in range(size // write_bytes):
+            connection.sendall(bytes(write_bytes))
 
 
 if __name__ == "__main__":
-    send(Certificates(directory=Path(sys.argv[1])), int(sys.argv[2]))
+    send(Certificates(directory=Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3]))
