@@ -142,7 +142,7 @@ class Cgroup:
             except OSError as error:
                 if error.errno == errno.EBUSY:
                     return False
-                pass
+                raise
         return True
 
     def remove_patiently(self) -> bool:
