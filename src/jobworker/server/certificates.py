@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from jobworker.auth.certificate import load_certificate, serial_number, serial_text
 from jobworker.server.errors import StartError
@@ -140,7 +141,21 @@ def _load_leaf(path: Path, chain: bytes) -> x509.Certificate:
             f"the server certificate {path} is valid only from {leaf.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC on; "
             "is the clock right?"
         )
+    if not _is_for_servers(leaf):
+        raise StartError(
+            f"the server certificate {path} is not for servers (extendedKeyUsage), so every client would refuse it; "
+            "`jobworker pki issue-server` makes one that is"
+        )
     return leaf
+
+
+def _is_for_servers(leaf: x509.Certificate) -> bool:
+    """Whether clients accept it as a server's, which they do of one that says no purpose."""
+    try:
+        purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in purposes or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in purposes
 
 
 def _key_type(path: Path, key: PublicKeyTypes) -> KeyType:

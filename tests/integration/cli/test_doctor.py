@@ -74,6 +74,11 @@ def _no_certificate(settings: Settings) -> None:
     settings["server-cert"] = settings["client-ca"].parent / "missing.crt"
 
 
+def _certificate_of_a_client(settings: Settings) -> None:
+    files = Authority().client("alice").write(settings["client-ca"].parent, "alice")
+    settings |= {"server-cert": files.certificate, "server-key": files.key}
+
+
 def _no_authority(settings: Settings) -> None:
     settings["client-ca"].write_text("no certificate")
 
@@ -119,6 +124,7 @@ def _bad_file(settings: Settings) -> None:
         (_not_yet_valid, {"server_cert", "server_key"}),
         (_wrong_key, {"server_key"}),
         (_no_certificate, {"server_cert"}),
+        (_certificate_of_a_client, {"server_cert", "server_key"}),
         (_no_authority, {"client_ca"}),
         (_state_in_a_file, {"state_dir"}),
         (_state_that_cannot_be_made, {"state_dir"}),

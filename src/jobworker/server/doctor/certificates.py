@@ -42,8 +42,6 @@ def _server_certificate(path: Path | None, now: datetime) -> Finding:
     except (StartError, PkiError) as problem:
         return error(name, str(problem), _renewal("issue-server"))
     doubts = [one for one in info.warnings if not one.startswith("the file has")]  # intermediate ones are welcome here
-    if "server" not in info.uses:
-        doubts.append("its purpose is not that of a server (extendedKeyUsage), so clients will refuse it")
     if not info.hosts and not any("subjectAltName" in doubt for doubt in doubts):
         doubts.append("it names no host (subjectAltName), so every client will refuse it")
     return _judged(name, f"for {', '.join(info.hosts) or 'nobody'}; {_summary(info)}", doubts, "issue-server")
