@@ -7,7 +7,7 @@ import shlex
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
@@ -35,6 +35,7 @@ from jobworker.core.address import Address
 from jobworker.core.errors import InvalidArgumentError, JobEndedError, JobNotFoundError
 from jobworker.core.job import Job, check_grace, check_signal
 from jobworker.core.limits import Limits
+from jobworker.core.output import Chunk, Gap, OutputLimit, OutputMode, Selection, Stream
 from jobworker.core.query import DEFAULT_PAGE_SIZE, JobFilter
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.usage import Usage
@@ -53,6 +54,23 @@ class SpecFields(TypedDict, total=False):
     time_limit: timedelta | None
     limits: Limits
     child_policy: ChildPolicy
+    output: OutputMode
+    output_limit: OutputLimit
+
+
+class SelectionFields(TypedDict, total=False):
+    """Which part of the output is wanted, other than its offset.
+
+    `tail` is a number of lines before the present end, instead of an offset. `streams` are those wanted of a job whose
+    output is split. `since` and `until` bound when it arrived (aware times; `until` is exclusive); `times` asks for the
+    time of each chunk.
+    """
+
+    tail: int | None
+    streams: Iterable[Stream]
+    since: datetime | None
+    until: datetime | None
+    times: bool
 
 
 class AsyncClient:
@@ -122,32 +140,30 @@ class AsyncClient:
         it exits with 0. Both carry the result. A call that is cancelled leaves the job running.
         """
         job = await self.start(command, request_id=request_id, **fields)
-        stream = self.stream(job.id)
-        output = bytearray()
-
-        async def keep(data: bytes) -> None:
-            output.extend(data)
-
+        stream, output = self.stream(job.id), _Output()
         in_time = True
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-                job = await stream.copy_to(keep)
+                job = await stream.for_each(output.keep)
         except TimeoutError:
             in_time = not await self._kill(job.id)
-            job = await stream.copy_to(keep)
-        result = RunResult(job=job, output=bytes(output))
+            job = await stream.for_each(output.keep)
+        result = output.result(job, stream.gaps)
         if not in_time:
             raise RunTimeoutError(result)
         if check and result.exit_code != 0:
             raise JobFailedError(result)
         return result
 
-    def stream(self, job_id: str, offset: int = 0, *, follow: bool = True) -> OutputStream:
+    def stream(
+        self, job_id: str, offset: int = 0, *, follow: bool = True, **fields: Unpack[SelectionFields]
+    ) -> OutputStream:
         """The job's output from a byte offset on: what is there and, with `follow`, what comes until its end.
 
-        The iterator survives reconnects without losing or repeating a byte; its `job` is known when it has ended.
+        The iterator survives reconnects without losing or repeating a byte; its `job` is known when it has ended. What
+        is missing of the output shows in its `gaps`, not among its chunks. See `SelectionFields` for less than all.
         """
-        return OutputStream(self._connection, job_id, offset=offset, follow=follow)
+        return OutputStream(self._connection, job_id, _selection(offset, fields), follow=follow)
 
     async def wait(self, job_id: str) -> Job:
         """Wait until a job has ended. Survives reconnects."""
@@ -274,6 +290,42 @@ class AsyncClient:
         except JobEndedError:
             return False
         return True
+
+
+class _Output:
+    """All output of a job, and apart that of each stream if it is told apart."""
+
+    def __init__(self) -> None:
+        self._all = bytearray()
+        self._apart = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray()}
+
+    async def keep(self, chunk: Chunk) -> None:
+        self._all.extend(chunk.data)
+        if chunk.stream is not Stream.COMBINED:
+            self._apart[chunk.stream].extend(chunk.data)
+
+    def result(self, job: Job, gaps: Iterable[Gap]) -> RunResult:
+        output = bytes(self._all)
+        stdout, stderr = (bytes(self._apart[stream]) for stream in (Stream.STDOUT, Stream.STDERR))
+        if job.spec.output is OutputMode.COMBINED:
+            stdout = output
+        return RunResult(job=job, output=output, stdout=stdout, stderr=stderr, gaps=tuple(gaps))
+
+
+def _selection(offset: int, fields: SelectionFields) -> Selection:
+    streams = fields.get("streams", ())
+    try:
+        wanted = frozenset(map(Stream, [streams] if isinstance(streams, str) else streams))
+    except ValueError as error:
+        raise InvalidArgumentError("streams", str(error)) from None
+    return Selection(
+        offset=offset,
+        tail=fields.get("tail"),
+        streams=wanted,
+        since=fields.get("since"),
+        until=fields.get("until"),
+        times=fields.get("times", False),
+    )
 
 
 def _spec(command: Sequence[str] | JobSpec, fields: SpecFields) -> JobSpec:

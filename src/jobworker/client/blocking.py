@@ -10,13 +10,14 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from jobworker.client.aio import AsyncClient, SpecFields
+from jobworker.client.aio import AsyncClient, SelectionFields, SpecFields
 from jobworker.client.connection import Timeouts
 from jobworker.client.credentials import Pem
-from jobworker.client.results import Chunk, RunResult, ServerInfo
+from jobworker.client.results import RunResult, ServerInfo
 from jobworker.client.stream import OutputStream
 from jobworker.core.job import Job
 from jobworker.core.limits import Limits
+from jobworker.core.output import Chunk, Gap
 from jobworker.core.query import DEFAULT_PAGE_SIZE, JobFilter
 from jobworker.core.spec import JobSpec
 from jobworker.core.usage import Usage
@@ -75,9 +76,11 @@ class Client:
         """See `AsyncClient.run`."""
         return self._loop.run(self._client.run(command, check=check, timeout=timeout, request_id=request_id, **fields))
 
-    def stream(self, job_id: str, offset: int = 0, *, follow: bool = True) -> BlockingOutputStream:
+    def stream(
+        self, job_id: str, offset: int = 0, *, follow: bool = True, **fields: Unpack[SelectionFields]
+    ) -> BlockingOutputStream:
         """See `AsyncClient.stream`."""
-        return BlockingOutputStream(self._client.stream(job_id, offset, follow=follow), self._loop)
+        return BlockingOutputStream(self._client.stream(job_id, offset, follow=follow, **fields), self._loop)
 
     def wait(self, job_id: str) -> Job:
         """See `AsyncClient.wait`."""
@@ -153,6 +156,11 @@ class BlockingOutputStream:
     def offset(self) -> int:
         """Position of the next byte in the job's output."""
         return self._stream.offset
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """What is missing of the output so far."""
+        return self._stream.gaps
 
     def __iter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from jobworker.core.errors import JobworkerError
 from jobworker.core.job import Job
 from jobworker.core.limits import Limits
+from jobworker.core.output import Gap
 from jobworker.core.state import Cause
 
 EXIT_TIMED_OUT = 124  # as timeout(1) says
@@ -20,14 +21,6 @@ _EXIT_BY_CAUSE = {
     Cause.OOM_KILLED: 128 + signals.SIGKILL,
     Cause.OUTPUT_LIMIT: 128 + signals.SIGXFSZ,
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chunk:
-    """A piece of a job's output; `offset` is the position of its first byte in all of it."""
-
-    offset: int
-    data: bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,10 +45,17 @@ class ServerInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """A job that has ended, and all of its output: standard output and standard error as one, in order of writing."""
+    """A job that has ended, and its output: `output` is all of it, in the order of writing or, if split, of arrival.
+
+    `stdout` and `stderr` tell apart that of a job whose output is split; else all is `stdout`. `gaps` are what is
+    missing.
+    """
 
     job: Job
     output: bytes = field(repr=False)
+    stdout: bytes = field(repr=False)
+    stderr: bytes = field(repr=False)
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Self
 
 import grpc
 import grpc.aio
 
 from jobworker.api.convert import job_from
+from jobworker.api.convert_output import piece_from, selection_message
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.client.connection import Connection, accepted, is_outage
-from jobworker.client.results import Chunk
-from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.errors import InvalidArgumentError, OffsetOutOfRangeError
 from jobworker.core.job import Job
+from jobworker.core.output import Chunk, Gap, GapReason, Selection
 
 MAX_OFFSET = 2**63 - 1  # what the wire has room for
 
@@ -24,9 +26,10 @@ _Call = grpc.aio.UnaryStreamCall[pb.StreamOutputRequest, pb.StreamOutputResponse
 class OutputStream:
     """An asynchronous iterator over a job's output that survives the loss of the connection.
 
-    Chunks follow each other without a gap and without overlap. It ends when the server has said that this was all, and
-    then `job` is the job as it was at that moment; a mere silence or a cut connection is no end. Raises
-    `JobNotFoundError`, `OffsetOutOfRangeError`, or `ServerUnavailableError` when the server stays away for too long.
+    Chunks follow each other without a hole and without overlap, but for what is not wanted and for `gaps`: output that
+    the server could not keep, or has given up for newer. It ends when the server has said that this was all, and then
+    `job` is the job as it was at that moment; a mere silence or a cut connection is no end. Raises `JobNotFoundError`,
+    `OffsetOutOfRangeError`, or `ServerUnavailableError` when the server stays away for too long.
 
     A cancelled step loses nothing: the next one goes on at the same offset. For one task at a time.
     """
@@ -34,12 +37,15 @@ class OutputStream:
     _call: _Call | None = None
     _loop: asyncio.AbstractEventLoop | None = None
 
-    def __init__(self, connection: Connection, job_id: str, *, offset: int, follow: bool) -> None:
-        if not 0 <= offset <= MAX_OFFSET:
+    def __init__(self, connection: Connection, job_id: str, selection: Selection, *, follow: bool) -> None:
+        if selection.offset > MAX_OFFSET:
             raise InvalidArgumentError("offset", f"must be 0 to {MAX_OFFSET}")
         self.job_id = job_id
         self.job: Job | None = None
-        self._offset = offset
+        self.gaps: list[Gap] = []
+        self._selection = selection
+        self._offset = selection.offset
+        self._began = False
         self._follow = follow
         self._connection = connection
         self._backoff = connection.backoff()
@@ -71,6 +77,14 @@ class OutputStream:
                 return step
             await write(step.data)
 
+    async def for_each(self, take: Callable[[Chunk], Awaitable[None]]) -> Job:
+        """As `copy_to`, with whole chunks, which say where they came from."""
+        while True:
+            step = await self._step()
+            if isinstance(step, Job):
+                return step
+            await take(step)
+
     async def aclose(self) -> None:
         """Let go of the connection; the job is not touched."""
         call, self._call = self._call, None
@@ -81,18 +95,34 @@ class OutputStream:
         """The next piece, or the job at the end."""
         while self.job is None:
             message = await self._read()
-            if message is None or message.offset > self._offset:  # a gap is as bad as a cut: ask again
-                await self._cut(None)
+            if message is None or (message.offset > self._offset and not self._may_skip):
+                await self._cut(None)  # a hole is as bad as a cut: ask again
                 continue
             self._backoff.contact()
+            self._offset = max(self._offset, message.offset)
             if message.HasField("job"):
                 self.job = job_from(message.job)
                 await self.aclose()
-            elif data := message.data[self._offset - message.offset :]:
-                chunk = Chunk(offset=self._offset, data=data)
-                self._offset += len(data)
-                return chunk
+            elif piece := piece_from(message, self._offset):
+                self._began = True
+                self._offset = piece.end
+                if isinstance(piece, Chunk):
+                    return piece
+                self._miss(piece)
         return self.job
+
+    @property
+    def _may_skip(self) -> bool:
+        """Whether the next piece may be further on than the next byte: where others are not wanted."""
+        wanted = self._selection
+        return bool(wanted.streams) or (not self._began and (wanted.tail is not None or wanted.since is not None))
+
+    def _miss(self, gap: Gap) -> None:
+        last = self.gaps[-1] if self.gaps else None
+        if last is not None and last.end == gap.offset and last.reason is gap.reason:
+            gap = replace(last, length=last.length + gap.length)  # it grows while the job goes on
+            self.gaps.pop()
+        self.gaps.append(gap)
 
     async def _read(self) -> pb.StreamOutputResponse | None:
         """The next message; `None` where the server ended the stream without its last one."""
@@ -102,9 +132,16 @@ class OutputStream:
                     self._call = await self._open()
                 message = await self._call.read()
             except grpc.aio.AioRpcError as status:
-                if not is_outage(status):
-                    raise await self._connection.error(status) from None
-                await self._cut(status)
+                if is_outage(status):
+                    await self._cut(status)
+                    continue
+                error = await self._connection.error(status)
+                if not (self._began and isinstance(error, OffsetOutOfRangeError) and error.first > self._offset):
+                    raise error from None
+                # What comes next has made room for newer output while the connection was cut.
+                self._miss(Gap(offset=self._offset, length=error.first - self._offset, reason=GapReason.TRIMMED))
+                self._offset = error.first
+                await self.aclose()
             except asyncio.CancelledError:
                 await self.aclose()
                 raise
@@ -114,7 +151,10 @@ class OutputStream:
     async def _open(self) -> _Call:
         self._loop = asyncio.get_running_loop()
         stub = await self._connection.stub()
-        call = stub.StreamOutput(pb.StreamOutputRequest(job_id=self.job_id, offset=self._offset, follow=self._follow))
+        selection = self._selection
+        if self._began:  # where it begins has been found
+            selection = replace(selection, offset=self._offset, tail=None, since=None)
+        call = stub.StreamOutput(selection_message(self.job_id, selection, follow=self._follow))
         await accepted(call, self._backoff)
         return call
 

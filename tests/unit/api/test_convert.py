@@ -12,13 +12,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobworker.api import convert
+from jobworker.api import convert, convert_output
 from jobworker.api.limit_names import LIMIT_FIELDS
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
-from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
+from jobworker.core.output import Chunk, Gap, GapReason, OutputLimit, OutputMode, OverflowPolicy, Selection, Stream
 from jobworker.core.query import JobFilter, JobPage
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
@@ -107,6 +107,55 @@ def test_a_usage_survives_the_wire(usage: Usage) -> None:
     assert {field.name for field in pb.Usage.DESCRIPTOR.fields} == {field.name for field in fields(Usage)}
     message = pb.Usage.FromString(convert.usage_message(usage).SerializeToString())
     assert convert.usage_from(message) == usage
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(),
+        Selection(offset=2**62),
+        Selection(tail=0),
+        Selection(tail=5, streams=frozenset({Stream.STDERR}), until=NOON),
+        Selection(streams=frozenset(Stream), since=NOON, until=NOON + timedelta(microseconds=1), times=True),
+    ],
+)
+def test_a_selection_survives_the_wire(selection: Selection, *, follow: bool) -> None:
+    """What is wanted of an output is the same after both conversions; no lines differ from all lines."""
+    sent = convert_output.selection_message(RUNNING.id, selection, follow=follow).SerializeToString()
+    message = pb.StreamOutputRequest.FromString(sent)
+    assert convert_output.selection_from(message) == selection
+    assert (message.job_id, message.follow) == (RUNNING.id, follow)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        Chunk(offset=7, data=b"\0\xff"),
+        *(Chunk(offset=0, data=b"a", stream=stream, time=NOON) for stream in Stream),
+        *(Gap(offset=5, length=2**40, reason=reason) for reason in GapReason),
+    ],
+)
+def test_a_piece_of_output_survives_the_wire(piece: Chunk | Gap) -> None:
+    """Bytes with where and when they came from, and gaps with their reason."""
+    message = pb.StreamOutputResponse.FromString(convert_output.piece_message(piece).SerializeToString())
+    assert convert_output.piece_from(message, piece.offset) == piece
+
+
+def test_what_is_known_of_a_piece_is_left_out() -> None:
+    """Only what is past the offset counts, and nothing may be left."""
+    chunk = convert_output.piece_message(Chunk(offset=7, data=b"abc"))
+    assert convert_output.piece_from(chunk, 9) == Chunk(offset=9, data=b"c")
+    assert convert_output.piece_from(chunk, 10) is None
+    gap = convert_output.piece_message(Gap(offset=7, length=3, reason=GapReason.TRIMMED))
+    assert convert_output.piece_from(gap, 9) == Gap(offset=9, length=1, reason=GapReason.TRIMMED)
+    assert convert_output.piece_from(gap, 12) is None
+
+
+def test_an_unknown_stream_is_refused() -> None:
+    """A wish that a newer version may know is not dropped."""
+    with pytest.raises(InvalidArgumentError, match=r"^streams\[1\]: has the value 9"):
+        convert_output.selection_from(pb.StreamOutputRequest(streams=[pb.StreamOutputResponse.STDOUT, 9]))  # pyright: ignore[reportArgumentType] - an enum on the wire is any number
 
 
 def test_an_update_names_what_changes() -> None:

@@ -117,6 +117,11 @@ def piece(offset: int, data: bytes) -> Piece:
     return Piece(offset=offset, data=data, stream=Piece.COMBINED)
 
 
+def gap(offset: int, length: int, reason: pb.OutputGap.Reason.ValueType = pb.OutputGap.LIMIT) -> Piece:
+    """A piece of output that is missing."""
+    return Piece(offset=offset, gap=pb.OutputGap(length=length, reason=reason))
+
+
 def last(offset: int, job: Job = ENDED) -> Piece:
     """The last message of a stream."""
     return Piece(offset=offset, job=job_message(job))

@@ -162,7 +162,7 @@ def test_exit_code(cause: Cause, code: int | None, signal: int | None, expected:
     """The code is the job's own where it ended by itself, and never 0 where it did not."""
     job = job_that_ended(cause, code=code, signal=signal)
     assert exit_code(job) == expected
-    assert RunResult(job=job, output=b"").exit_code == expected
+    assert RunResult(job=job, output=b"", stdout=b"", stderr=b"").exit_code == expected
 
 
 @pytest.mark.parametrize("cause", list(Cause))
