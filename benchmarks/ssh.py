@@ -28,6 +28,7 @@ _PATIENCE = 30.0  # seconds until the server listens; about 0.02 on an idle mach
 _PRIVILEGE_SEPARATION = Path("/run/sshd")  # root's sshd wants it; made by the system's service where that has run
 _BUFFER_BYTES = 1024 * 1024
 
+# The home is another one so that no shell loads what its user has set up there: that would be measured, too.
 _SERVER = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -39,6 +40,8 @@ UsePAM no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
+PermitUserRC no
+SetEnv HOME={folder}
 """
 _CLIENT = """\
 Host shared
