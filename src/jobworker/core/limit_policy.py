@@ -42,21 +42,7 @@ class LimitPolicy:
         Raises `LimitAboveMaximumError`.
         """
         self._check(asked)
-        default, maximum = _only(self.default, enforceable), _only(self.maximum, enforceable)
-        values: dict[str, Any] = {
-            name: _first(getattr(asked, name), getattr(default, name)) for name in LIMITS if name != "io"
-        }
-        values["memory"] = _first(values["memory"], maximum.memory)
-        if values["memory"] is not None:
-            values["swap"] = _first(values["swap"], 0 if "swap" in enforceable else None)
-            values["oom_group"] = _first(values["oom_group"], True if "oom_group" in enforceable else None)
-        for name in ("cpu_weight", "io_weight"):  # without one a job has the kernel's, which may be below the maximum
-            bound = getattr(maximum, name)
-            values[name] = _first(values[name], None if bound is None else min(bound, KERNEL_WEIGHT))
-        values = {name: _first(value, getattr(maximum, name)) for name, value in values.items()}
-        if asked.memory_high is None and None not in (values["memory_high"], values["memory"]):
-            values["memory_high"] = min(values["memory_high"], values["memory"])
-        return Limits(io=_io(asked.io, default.io, maximum.io), **values)
+        return self._completed(asked, enforceable)
 
     def updated(
         self, present: Limits, asked: Limits, names: Iterable[str], *, enforceable: Collection[str] = LIMITS
@@ -66,10 +52,30 @@ class LimitPolicy:
         Raises `LimitAboveMaximumError`.
         """
         names = set(names)
-        chosen = self.effective(_only(asked, names), enforceable=enforceable)
+        self._check(_only(asked, names))
+        asked = replace(present, **{name: getattr(asked, name) for name in names})
         if "memory" in names:
             names |= {name for name in ("swap", "oom_group") if getattr(present, name) is None}
+        chosen = self._completed(asked, names & set(enforceable))
         return replace(present, **{name: getattr(chosen, name) for name in names})
+
+    def _completed(self, asked: Limits, names: Collection[str]) -> Limits:
+        """Limits with those of `names` that are not set as the policy has them."""
+        default, maximum = _only(self.default, names), _only(self.maximum, names)
+        values: dict[str, Any] = {
+            name: _first(getattr(asked, name), getattr(default, name)) for name in LIMITS if name != "io"
+        }
+        values["memory"] = _first(values["memory"], maximum.memory)
+        if values["memory"] is not None:
+            values["swap"] = _first(values["swap"], 0 if "swap" in names else None)
+            values["oom_group"] = _first(values["oom_group"], True if "oom_group" in names else None)
+        for name in ("cpu_weight", "io_weight"):  # without one a job has the kernel's, which may be below the maximum
+            bound = getattr(maximum, name)
+            values[name] = _first(values[name], None if bound is None else min(bound, KERNEL_WEIGHT))
+        values = {name: _first(value, getattr(maximum, name)) for name, value in values.items()}
+        if asked.memory_high is None and None not in (values["memory_high"], values["memory"]):
+            values["memory_high"] = min(values["memory_high"], values["memory"])
+        return Limits(io=_io(asked.io, default.io, maximum.io), **values)
 
     def _check(self, asked: Limits) -> None:
         maximum = self.maximum

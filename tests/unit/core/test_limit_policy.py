@@ -171,3 +171,18 @@ def test_an_update_of_memory_keeps_what_was_said_of_swap() -> None:
     assert LimitPolicy().updated(present, Limits(memory=6 * KIB), {"memory"}) == Limits(
         memory=6 * KIB, swap=9, oom_group=False
     )
+
+
+def test_what_is_given_back_is_what_a_new_job_with_the_other_limits_would_get() -> None:
+    """No swap and an end as a whole where memory is limited, and no memory_high above it.
+
+    That this memory is above the maximum of whoever updates makes no difference.
+    """
+    present = Limits(memory=5 * KIB, swap=9, oom_group=False, memory_high=KIB)
+    assert LimitPolicy().updated(present, Limits(), {"swap", "oom_group"}) == Limits(
+        memory=5 * KIB, swap=0, oom_group=True, memory_high=KIB
+    )
+    assert LimitPolicy().updated(Limits(swap=9), Limits(), {"swap"}) == Limits()
+    policy = LimitPolicy(default=Limits(memory_high=GIB), maximum=Limits(memory=4 * KIB))
+    assert policy.updated(present, Limits(), {"memory_high"}).memory_high == 5 * KIB
+    assert policy.updated(Limits(swap=9), Limits(), {"swap"}) == Limits(), "memory is not limited by an update of swap"
