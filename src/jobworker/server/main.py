@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from signal import SIGINT, SIGTERM
 
+from jobworker.auth.inspection import inspect_certificate
 from jobworker.config import ServerSettings
 from jobworker.core.errors import JobworkerError
 from jobworker.server.audit import AuditLog
@@ -32,6 +34,9 @@ def serve(settings: ServerSettings) -> None:
     _set_up_logging(settings.log_level)
     files = CertificateFiles(certificate=settings.server_cert, key=settings.server_key, client_ca=settings.client_ca)
     certificates = read_certificates(files)
+    if not inspect_certificate(certificates.certificate, now=datetime.now(UTC)).hosts:
+        remedy = "`jobworker pki issue-server` makes one that does"
+        log.warning("%s names no host (subjectAltName), so clients will refuse it; %s", files.certificate, remedy)
     # gRPC reads its environment when it is loaded: so nothing loads it before this.
     os.environ["GRPC_SSL_CIPHER_SUITES"] = certificates.key_type.unusable_tls12_suite
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # no process is forked from this one
