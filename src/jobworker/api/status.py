@@ -99,7 +99,7 @@ def _program_is_missing(error: JobworkerError) -> bool:
 
 
 def _program_cannot_run(error: JobworkerError) -> bool:
-    return isinstance(error, CommandNotStartedError) and error.stage == "exec"
+    return isinstance(error, CommandNotStartedError) and error.stage in ("exec", "interpreter")
 
 
 _COMMAND = _named("errno", "stage", "subject")

@@ -42,6 +42,6 @@ def code_of(error: JobworkerError) -> int:
 
     if isinstance(error, ServerUnavailableError):
         return UNASKED
-    if isinstance(error, CommandNotStartedError) and error.stage == "exec":
+    if isinstance(error, CommandNotStartedError) and error.stage in ("exec", "interpreter"):
         return NOT_FOUND if error.not_found else NOT_EXECUTABLE
     return REFUSED

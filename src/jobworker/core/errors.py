@@ -63,12 +63,18 @@ class LimitAboveMaximumError(InvalidArgumentError):
 class CommandNotStartedError(JobworkerError):
     """The program could not be executed; nothing of the job is left.
 
-    `errno` is the kernel's error number, `stage` the step that failed ("exec", "chdir", "setuid", ...) and `subject`
-    what it failed on (a program, a directory).
+    `errno` is the kernel's error number, `stage` the step that failed ("exec", "interpreter", "chdir", "setuid", ...)
+    and `subject` what it failed on (a program, a directory).
     """
 
     def __init__(self, *, errno: int, stage: str, subject: str) -> None:
-        what = f"enter the working directory {subject!r}" if stage == "chdir" else f"start {subject!r}"
+        match stage:
+            case "chdir":
+                what = f"enter the working directory {subject!r}"
+            case "interpreter":
+                what = f"execute {subject!r}, which the #! line of the program names"
+            case _:
+                what = f"start {subject!r}"
         super().__init__(f"cannot {what}: {self._explain(errno, stage)}")
         self.errno = errno
         self.stage = stage
@@ -86,7 +92,7 @@ class CommandNotStartedError(JobworkerError):
                     return "not in an executable format (a script needs a #! line)"
                 case _:
                     return os.strerror(errno)
-        return os.strerror(errno) if stage == "chdir" else f"{stage} failed: {os.strerror(errno)}"
+        return os.strerror(errno) if stage in ("chdir", "interpreter") else f"{stage} failed: {os.strerror(errno)}"
 
     @property
     def not_found(self) -> bool:

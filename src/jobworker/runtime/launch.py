@@ -29,6 +29,7 @@ _NO_ROOM = frozenset({errno.EAGAIN, errno.ENOMEM})  # for one more process
 
 _UMASK = 0o022  # as everywhere; the supervisor's own is for what only we may read
 _MAX_SUBJECT_CHARS = 1000  # of what has failed: the message has to fit into a packet
+_MAX_INTERPRETER_BYTES = 256  # of a #! line, as many as the kernel looks at
 _REPORT_BYTES = 16 * 1024
 
 # Seconds that a start may take in the child. It is a millisecond, unless the working directory or the program are on a
@@ -161,7 +162,12 @@ class Launch:
         os.chdir(spec["cwd"])
         self._at("exec", spec["argv"][0])
         sandbox.unblock_signals()
-        _execute(spec["argv"], launch_["env"])
+        try:
+            _execute(spec["argv"], launch_["env"])
+        except FileNotFoundError as error:
+            if interpreter := _interpreter_of(error.filename):
+                self._at("interpreter", interpreter)
+            raise
 
     def _record_start(self, *, sync: bool) -> None:
         """Keep who this is before it is anybody who could do harm: no process of a job is without a record."""
@@ -188,10 +194,22 @@ def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
         try:
             os.execve(path, argv, env)
         except (FileNotFoundError, NotADirectoryError) as error:
-            missing = error
+            if missing is None or os.path.exists(path):  # of a script that is there it is the interpreter
+                missing = error
         except PermissionError as error:
             refused = error
     raise refused or missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _interpreter_of(script: str | None) -> str:
+    """What the #! line of a file names, which the kernel has not found if it says so of a file that is there."""
+    try:
+        with open(script or "", "rb") as file:
+            first = file.readline(_MAX_INTERPRETER_BYTES)
+    except OSError:
+        return ""
+    words = first[2:].split() if first.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else ""
 
 
 def _candidates(program: str, path: str) -> list[str]:

@@ -69,6 +69,7 @@ async def test_a_command_that_cannot_be_executed_is_a_typed_error_and_leaves_not
     long = "x" * 100_000
     plain = refused(shared / "plain", b"#!/bin/sh\n", 0o644)
     text = refused(shared / "text", b"words\n", 0o755)
+    script = refused(shared / "a-script", b"#! /no/such/python -u\n", 0o755)
     wrong = [
         (JobSpec(argv=("no-such-program",)), errno.ENOENT, "exec", "no-such-program"),
         (JobSpec(argv=("/no/such/program",)), errno.ENOENT, "exec", "/no/such/program"),
@@ -76,6 +77,13 @@ async def test_a_command_that_cannot_be_executed_is_a_typed_error_and_leaves_not
         (JobSpec(argv=(plain,)), errno.EACCES, "exec", plain),
         (JobSpec(argv=("/",)), errno.EACCES, "exec", "/"),
         (JobSpec(argv=(text,)), errno.ENOEXEC, "exec", text),
+        (JobSpec(argv=(script,)), errno.ENOENT, "interpreter", "/no/such/python"),
+        (
+            JobSpec(argv=("a-script",), env={"PATH": f"{shared}:/usr/bin"}),
+            errno.ENOENT,
+            "interpreter",
+            "/no/such/python",
+        ),
         (JobSpec(argv=(long,)), errno.ENAMETOOLONG, "exec", long[:1000]),
         (JobSpec(argv=("/" + "\udcff" * 5000,)), errno.ENAMETOOLONG, "exec", "/" + "\udcff" * 999),
         (JobSpec(argv=("true",), cwd="/no/such/folder"), errno.ENOENT, "chdir", "/no/such/folder"),
