@@ -31,7 +31,7 @@ class Panel:
 
 PANELS = (
     Panel(
-        title="a command started (ssh and spawn: to its end), milliseconds",
+        title="start (ssh, spawn: to its end), ms",
         bars=(
             (f"{machine.SPAWN}, p50", _MACHINE),
             ("start (process), p50", _OURS),
@@ -41,7 +41,7 @@ PANELS = (
         ),
     ),
     Panel(
-        title="to the first byte of output, milliseconds",
+        title="to the first byte of output, ms",
         bars=(
             (f"{machine.FIRST_BYTE}, p50", _MACHINE),
             (f"{live.LINE}, p50", _OURS),
@@ -93,7 +93,7 @@ def _panel(figures: Figures, bars: Sequence[tuple[str, str]], top: int) -> Itera
     """Each bar from the power of ten below all values."""
     spreads = [figures.spread(name) or (1.0, 1.0) for name, _ in bars]
     lowest = math.floor(math.log10(min(least for least, _ in spreads)))
-    highest = math.log10(max(most for _, most in spreads))
+    highest = max(math.log10(max(most for _, most in spreads)), lowest + 1)
 
     def x_of(value: float) -> float:
         return _NAMES + _BARS * (math.log10(value) - lowest) / (highest - lowest)
