@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jobworker.linux.limits import FILES
 from jobworker.runtime import jobdir
 from jobworker.runtime.jobdir import JobDir
 from jobworker.worker import local_worker
+from tests.integration.worker.test_start import cgroup_of
 from tests.support.jobs import accepted_job
 from tests.support.workers import CGROUP_V2, Gate, said, shell
 
@@ -34,6 +36,7 @@ async def test_a_server_that_has_to_limit_and_cannot_does_not_start(state_dir: P
         async with local_worker(state_dir, cgroups="require"):
             pass
     assert caught.value.field == "cgroups"
+    assert not CGROUP_V2 or not cgroup_of(state_dir).exists()
     assert all(limit in caught.value.problem for limit in (*missing, remedy(missing), 'cgroups = "auto"'))
 
 
@@ -67,6 +70,22 @@ async def test_a_paused_job_is_known_to_the_next_worker(state_dir: Path, gate: G
         ended = await worker.wait(job.id)
         assert (ended.state, ended.paused) == (JobState.FINISHED, False)
         assert ended.output_bytes == len("ready\ndone\n")
+
+
+@needs_cgroup
+async def test_a_stop_ends_a_pause_and_says_so(state_dir: Path, gate: Gate) -> None:
+    """The job runs on to its end, which may take its time."""
+    script = f"trap 'echo stopping; read x <{gate.path}; exit 0' TERM; echo ready; sleep 1000 & wait"
+    async with local_worker(state_dir) as worker:
+        job = await worker.start(shell(script), "ada")
+        await said(worker, job, b"ready")
+        await worker.pause(job.id)
+        stop = asyncio.ensure_future(worker.stop(job.id, by="ada", grace=timedelta(seconds=60)))
+        await said(worker, job, b"stopping")
+        stopping = await worker.get(job.id)
+        assert (stopping.paused, stopping.stop is not None) == (False, True)
+        gate.open()
+        assert (await stop).state is JobState.STOPPED
 
 
 async def test_without_groups_a_job_cannot_be_paused(state_dir: Path, gate: Gate) -> None:

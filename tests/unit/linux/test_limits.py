@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_no_limit_is_no_write_and_one_that_is_gone_is_taken_back() -> None:
     taken_back = [(file, unlimited) for name, (file, unlimited) in FILES.items() if name != "io"]
     taken_back += [("io.max", f"{disk} rbps=max wbps=max riops=max wiops=max") for disk in ("8:0", "8:16")]
     assert sorted(writes(Limits(), cwd="/", before=ALL)) == sorted(taken_back)
+
+
+def test_an_update_writes_only_limits_that_change() -> None:
+    """The kernel acts on each write, also of a value that stays."""
+    assert writes(ALL, cwd="/", before=ALL) == []
+    assert writes(replace(ALL, pids=30), cwd="/", before=ALL) == [("pids.max", "30")]
 
 
 def test_limits_of_one_disk_by_two_names_are_refused() -> None:

@@ -147,6 +147,23 @@ async def test_two_updates_at_once_are_both_in_force(worker: Worker, place: Plac
     assert played.before == [Limits(), Limits(pids=5)]
 
 
+async def test_an_update_goes_on_without_its_caller(worker: Worker, place: Place) -> None:
+    """What is in force is what is remembered, also where nobody waits for it any more."""
+    job = await worker.start(TRUE, "ada")
+    played = place.played(job)
+    played.may_update.clear()
+    update = asyncio.ensure_future(worker.update(job.id, Limits(pids=5)))
+    while not played.before:  # noqa: ASYNC110 - it begins in the next turns of the loop
+        await asyncio.sleep(0)
+    update.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await update
+    played.may_update.set()
+    await worker.update(job.id, Limits(cpus=2))  # after that one
+    assert played.limits == [Limits(pids=5), Limits(pids=5, cpus=2)]
+    assert (await worker.get(job.id)).limits == Limits(pids=5, cpus=2)
+
+
 async def test_a_limit_can_be_given_back(worker: Worker) -> None:
     """It becomes what a new job would get."""
     job = await worker.start(asking(cpus=2, memory=5 * MIB), "ada", limit_policy=POLICY)
