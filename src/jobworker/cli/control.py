@@ -9,7 +9,7 @@ import click
 
 from jobworker.cli import text
 from jobworker.cli.exits import CliError, code_of
-from jobworker.cli.options import client_options, examples, job_argument, output_option
+from jobworker.cli.options import client_options, examples, job_argument, job_ids, output_option
 from jobworker.cli.params import Duration, Signal, Utf8
 from jobworker.cli.session import ask
 
@@ -46,7 +46,7 @@ def stop(job_id: str, grace: timedelta, number: int, output: str) -> None:
 
 
 @click.command(epilog=examples("jobworker signal ID HUP", "jobworker signal ID SIGUSR1", "jobworker signal ID 9"))
-@click.argument("job_id", metavar="ID", type=Utf8())
+@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
 @click.argument("number", metavar="SIGNAL", type=Signal())
 @client_options
 def signal(job_id: str, number: int) -> None:
@@ -58,7 +58,7 @@ def signal(job_id: str, number: int) -> None:
 
 
 @click.command(epilog=examples("jobworker pause ID"))
-@click.argument("job_id", metavar="ID", type=Utf8())
+@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
 @output_option
 @client_options
 def pause(job_id: str, output: str) -> None:
@@ -71,7 +71,7 @@ def pause(job_id: str, output: str) -> None:
 
 
 @click.command(epilog=examples("jobworker resume ID"))
-@click.argument("job_id", metavar="ID", type=Utf8())
+@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
 @output_option
 @client_options
 def resume(job_id: str, output: str) -> None:
@@ -81,7 +81,7 @@ def resume(job_id: str, output: str) -> None:
 
 
 @click.command(epilog=examples("jobworker remove ID", "jobworker remove ID1 ID2 ID3"))
-@click.argument("job_ids", metavar="ID...", type=Utf8(), nargs=-1, required=True)
+@click.argument("job_ids", metavar="ID...", type=Utf8(), nargs=-1, required=True, shell_complete=job_ids)
 @client_options
 def remove(job_ids: tuple[str, ...]) -> None:
     """Forget ended jobs and delete their output.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from jobworker.cli.exits import INTERRUPTED, NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED, UNASKED, CliError
 from jobworker.cli.params import Duration, Utf8
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -74,6 +77,13 @@ reconnect_option = click.option(
 )
 
 
+def job_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The newest jobs whose id a shell may complete this to; none if the server does not say."""
+    from jobworker.cli.completion import complete_job_id
+
+    return complete_job_id(ctx, incomplete)
+
+
 def job_argument(command: Decorated) -> Decorated:
     """The id of a job, as an argument or in the older form, `-j ID`; the command gets it as `job_id`."""
 
@@ -85,7 +95,9 @@ def job_argument(command: Decorated) -> Decorated:
             raise click.UsageError("give the id of a job; `jobworker list` shows them", ctx)
         return value or older
 
-    command = click.argument("job_id", metavar="ID", type=Utf8(), required=False, callback=choose)(command)
+    command = click.argument(
+        "job_id", metavar="ID", type=Utf8(), required=False, callback=choose, shell_complete=job_ids
+    )(command)
     # eager, so that it is known when the argument is looked at
     return click.option("-j", "older_job_id", type=Utf8(), metavar="ID", is_eager=True, hidden=True)(command)
 

@@ -13,7 +13,7 @@ import click
 
 from jobworker.cli import text
 from jobworker.cli.exits import CliError
-from jobworker.cli.options import client_options, examples, output_option
+from jobworker.cli.options import client_options, examples, job_ids, output_option
 from jobworker.cli.params import Duration, Utf8
 from jobworker.cli.session import ask
 
@@ -39,7 +39,7 @@ interval_option = click.option(
         "jobworker stats ID --output json | jq .usage.memory_peak_bytes",
     )
 )
-@click.argument("job_id", metavar="ID", type=Utf8())
+@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
 @click.option("--follow", is_flag=True, help="Look again and again until the job has ended.")
 @interval_option
 @output_option

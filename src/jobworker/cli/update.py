@@ -10,7 +10,7 @@ import click
 
 from jobworker.cli import text
 from jobworker.cli.limit_options import DEFAULT, SIZES, LimitOptions, limit_options, limits_from, with_limits
-from jobworker.cli.options import client_options, examples, output_option
+from jobworker.cli.options import client_options, examples, job_ids, output_option
 from jobworker.cli.params import Utf8
 from jobworker.cli.session import ask
 from jobworker.core.limit_options import OPTIONS
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         "jobworker update ID --memory default    (what the server gives where nothing is said)",
     )
 )
-@click.argument("job_id", metavar="ID", type=Utf8())
+@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
 @limit_options(for_update=True)
 @output_option
 @client_options

@@ -96,6 +96,11 @@ def _foreign_database(settings: Settings) -> None:
     (settings["state-dir"] / "jobs.db").write_text("no database, but as long as the header of one" * 10)
 
 
+def _jobs_in_a_file(settings: Settings) -> None:
+    settings["state-dir"].mkdir(mode=0o700)
+    (settings["state-dir"] / "jobs").touch()
+
+
 def _no_user(settings: Settings) -> None:
     settings["job-user"] = "nobody-of-this-name"
 
@@ -129,6 +134,7 @@ def _bad_file(settings: Settings) -> None:
         (_state_in_a_file, {"state_dir"}),
         (_state_that_cannot_be_made, {"state_dir"}),
         (_foreign_database, {"state_dir"}),
+        (_jobs_in_a_file, {"state_dir"}),
         (_no_user, {"job_user"}),
         (_no_audit_log, {"audit_log"}),
         (_unknown_host, {"port"}),

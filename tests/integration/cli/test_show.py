@@ -210,6 +210,16 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(alice: Program) -> 
     alice("status", ended, code=1)
 
 
+def test_a_shell_completes_ids(alice: Program) -> None:
+    """Those of the caller's jobs that begin so; nothing, and no complaint, where the server cannot be asked."""
+    job_id = alice.start("true")
+    shell = {"_JOBWORKER_COMPLETE": "bash_complete", "COMP_WORDS": f"jobworker status {job_id[:8]}", "COMP_CWORD": "2"}
+    assert Program(environ={**alice.environ, **shell})().text == f"plain,{job_id}\n"
+    lost = {"JOBWORKER_SERVER": "127.0.0.1:1"}
+    done = Program(environ={**alice.environ, **shell, **lost})()
+    assert (done.text.strip(), done.stderr) == ("", "")
+
+
 def test_start_json(alice: Program) -> None:
     """For programs the job as `status` shows it, from `start` and from `run --detach`."""
     for words in (["start"], ["run", "--detach"]):

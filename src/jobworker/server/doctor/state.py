@@ -18,7 +18,8 @@ from jobworker.store.base import Durability
 from jobworker.store.sqlite_file import check_database, open_database
 
 DATABASE, LOCK = "jobs.db", "lock"
-_USED = (LOCK, *(f"{DATABASE}{part}" for part in ("", "-wal", "-shm")), "jobs", "removed", "spawner.log")
+_FOLDERS = ("jobs", "removed")
+_USED = (LOCK, *(f"{DATABASE}{part}" for part in ("", "-wal", "-shm")), *_FOLDERS, "spawner.log")
 
 _NAMES = ("state_dir", "file_system", "disk_space", "splice")
 _NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "gluster", "lustre", "beegfs", "afs", "sshfs", "gpfs")
@@ -60,6 +61,9 @@ def _content(directory: Path) -> Finding:
     _check_lock(directory / LOCK)
     if (directory / DATABASE).exists():
         check_database(directory / DATABASE)
+    for name in _FOLDERS:
+        if os.path.lexists(directory / name) and not (directory / name).is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{name} is no directory")
     for path in filter(os.path.lexists, (directory / name for name in _USED)):
         if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0), effective_ids=True):
             raise StoreError(f"{path} cannot be read and written")
