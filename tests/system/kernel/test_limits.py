@@ -63,6 +63,18 @@ async def test_a_job_can_outlive_a_child_that_is_out_of_memory(worker: Worker) -
     assert (end.cause, end.exit_code, usage.oom_kills) == (Cause.EXITED, 3, 1)
 
 
+async def test_an_update_lets_a_child_die_alone(worker: Worker, gate: Gate) -> None:
+    """From then on; a kill of the first process that comes later is not called out of memory."""
+    script = f"echo ready; read x <{gate.path}; tail /dev/zero; echo survived; kill -9 $$"
+    job = await worker.start(limited(script, Limits(memory=32 * MIB)), "ada")
+    await said(worker, job)
+    await worker.update(job.id, Limits(oom_group=False))
+    gate.open()
+    assert b"survived" in await output_of(worker, job)
+    end, usage = await end_of(worker, job)
+    assert (end.cause, usage.oom_kills) == (Cause.SIGNALED, 1)
+
+
 async def test_137_is_not_called_out_of_memory(worker: Worker) -> None:
     """A job that exits as a shell does after SIGKILL has exited."""
     job = await worker.start(limited("exit 137", Limits(memory=32 * MIB)), "ada")
