@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from jobworker.cli import text
 from jobworker.cli.exits import CliError, code_of
 from jobworker.cli.options import client_flags
 from jobworker.cli.settings import client_settings
@@ -37,7 +38,12 @@ def ask(action: Callable[[AsyncClient], Awaitable[T]], *, reconnect: timedelta |
 
     async def session() -> T:
         async with AsyncClient(
-            settings.server, ca=settings.ca, cert=settings.cert, key=settings.key, timeouts=timeouts
+            settings.server,
+            ca=settings.ca,
+            cert=settings.cert,
+            key=settings.key,
+            timeouts=timeouts,
+            on_outage=lambda: text.say(f"the connection to {settings.server} is lost; trying to mend it"),
         ) as client:
             return await action(client)
 

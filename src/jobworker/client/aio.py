@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -81,10 +81,11 @@ class AsyncClient:
 
     The first call connects. While no connection can be made it fails at once with `ServerUnavailableError`, which says
     why and what to do. Once there was a connection, calls that can be repeated outlive its loss for
-    `timeouts.reconnect`. All methods raise the errors of `jobworker.core.errors`.
+    `timeouts.reconnect`; `on_outage` is called when that has taken some seconds. All methods raise the errors of
+    `jobworker.core.errors`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- all but the server by keyword
         self,
         server: str,
         *,
@@ -92,8 +93,10 @@ class AsyncClient:
         cert: Pem,
         key: Pem,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 -- it is frozen
+        on_outage: Callable[[], None] | None = None,
     ) -> None:
-        self._connection = Connection(_address(server), Credentials.read(ca=ca, cert=cert, key=key), timeouts)
+        credentials = Credentials.read(ca=ca, cert=cert, key=key)
+        self._connection = Connection(_address(server), credentials, timeouts, on_outage)
         self._timeouts = timeouts
 
     async def __aenter__(self) -> Self:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 FIRST_DELAY = timedelta(milliseconds=100)  # a daemon that restarts is back in less than a second
+LONG = timedelta(seconds=3)  # the outage that somebody who waits wants to know of; a restart is shorter
 MAX_DELAY = timedelta(seconds=5)  # how late a mended connection may be noticed
 
 
@@ -29,10 +30,20 @@ class Backoff:
         self._jitter = jitter
         self._failures = 0
         self._give_up_at = 0.0
+        self._told = False
 
     def contact(self) -> None:
         """The server was heard of: what fails from now on is a new outage."""
         self._failures = 0
+        self._told = False
+
+    def grown_long(self) -> bool:
+        """Whether the server has been away for `LONG`; true once an outage."""
+        began = self._give_up_at - self.budget.total_seconds()
+        if self._told or not self._failures or self._clock() - began < LONG.total_seconds():
+            return False
+        self._told = True
+        return True
 
     def failure(self) -> timedelta | None:
         """How long to wait before the next attempt; `None` when the budget is spent."""

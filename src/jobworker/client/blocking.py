@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -32,7 +32,7 @@ class Client:
     methods may be called from several threads at once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- all but the server by keyword
         self,
         server: str,
         *,
@@ -40,8 +40,9 @@ class Client:
         cert: Pem,
         key: Pem,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 -- it is frozen
+        on_outage: Callable[[], None] | None = None,
     ) -> None:
-        self._client = AsyncClient(server, ca=ca, cert=cert, key=key, timeouts=timeouts)
+        self._client = AsyncClient(server, ca=ca, cert=cert, key=key, timeouts=timeouts, on_outage=on_outage)
         self._loop = _LoopThread()
 
     def __enter__(self) -> Self:

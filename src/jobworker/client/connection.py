@@ -50,10 +50,17 @@ class Timeouts:
 class Connection:
     """A connection to one server; opened by the first call, mended by gRPC, closed by `close`."""
 
-    def __init__(self, address: Address, credentials: Credentials, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        address: Address,
+        credentials: Credentials,
+        timeouts: Timeouts,
+        on_outage: Callable[[], None] | None = None,
+    ) -> None:
         self.address = address
         self.timeouts = timeouts
         self._credentials = credentials
+        self._on_outage = on_outage
         self._channel: grpc.aio.Channel | None = None
         self._stub: JobServiceAsyncStub | None = None
 
@@ -111,6 +118,8 @@ class Connection:
         """
         delay = backoff.failure()
         if delay is not None:
+            if self._on_outage is not None and backoff.grown_long():
+                self._on_outage()
             await asyncio.sleep(delay.total_seconds())  # no event says that a server is back; it has to be asked
             return
         error = (

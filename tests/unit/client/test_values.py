@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobworker.client import RunResult, exit_code
-from jobworker.client.backoff import FIRST_DELAY, MAX_DELAY, Backoff
+from jobworker.client.backoff import FIRST_DELAY, LONG, MAX_DELAY, Backoff
 from jobworker.client.credentials import Credentials
 from jobworker.core.address import Address
 from jobworker.core.errors import ServerUnavailableError
@@ -175,3 +175,17 @@ def test_a_job_that_runs_has_no_exit_code() -> None:
     """There is no number for an end that has not come."""
     with pytest.raises(ValueError, match="has not ended"):
         exit_code(started(accepted_job()))
+
+
+def test_a_long_outage_is_told_once() -> None:
+    """Not while it is as short as a restart, and anew after a contact."""
+    clock = Clock()
+    backoff = Backoff(timedelta(hours=1), clock=clock)
+    for _ in range(2):
+        backoff.failure()
+        assert not backoff.grown_long()
+        clock.now += LONG.total_seconds()
+        backoff.failure()
+        assert [backoff.grown_long(), backoff.grown_long()] == [True, False]
+        backoff.contact()
+        assert not backoff.grown_long()
