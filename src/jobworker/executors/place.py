@@ -182,17 +182,22 @@ def _settle(base: Path, home: Path | None, name: str) -> Place:
             refused = dict.fromkeys(placement.CONTROLLERS, reason)
     if not refused:
         refused = placement.hand_on(base)
-    jobs = base / name
-    jobs.mkdir(exist_ok=True)
+    jobs = _made(base / name)
     refused |= placement.hand_on(jobs, [one for one in placement.CONTROLLERS if one not in refused])
     return Place(jobs=jobs, home=home, missing=placement.missing_limits(jobs, refused))
 
 
 def _track(base: Path, name: str, reason: str) -> Place:
     """Have a group for jobs in which nothing is limited: it is for finding and for pausing them."""
-    jobs = base / name
-    jobs.mkdir(exist_ok=True)
+    jobs = _made(base / name)
     return Place(jobs=jobs, home=None, missing=dict.fromkeys(FILES, reason))
+
+
+def _made(group: Path) -> Path:
+    """Have a group; jobs look into it, for their limits."""
+    group.mkdir(exist_ok=True)
+    group.chmod(0o755)
+    return group
 
 
 def _without(reason: str) -> Place:

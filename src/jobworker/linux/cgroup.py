@@ -20,6 +20,8 @@ FREEZE_PATIENCE = 2.0
 REMOVE_PATIENCE = 5.0  # seconds that an empty group may refuse to go; it takes milliseconds, and 1 s was too short
 _REMOVE_INTERVAL = 0.02
 
+_MODE = 0o755  # whatever the umask: runtimes size themselves by the limits of the group that they are in
+_CPUS = "cpuset.cpus"
 _KEYED = ("io.max", "io.weight")  # files with a line a device, of which one is written at a time
 _NO_IO_LIMIT = "rbps=max wbps=max riops=max wiops=max"
 
@@ -31,8 +33,9 @@ class Cgroup:
         self.path = os.fspath(path)
 
     def create(self) -> None:
-        """Make the group. Raises `OSError`."""
+        """Make the group, which everybody may read. Raises `OSError`."""
         os.mkdir(self.path)
+        os.chmod(self.path, _MODE)
 
     def open(self) -> int:
         """A descriptor of the group to clone into."""
@@ -52,13 +55,16 @@ class Cgroup:
 
     def write(self, name: str, value: str) -> None:
         """Write a file of the group, such as "memory.max". Raises `OSError` with its path."""
+        if name == _CPUS and not value.strip():  # all CPUs; a group with processes does not take it (ENOSPC)
+            value = kernel_file.read(f"{os.path.dirname(self.path)}/{_CPUS}.effective").decode().strip()
         kernel_file.write(f"{self.path}/{name}", value)
 
     @contextmanager
     def written(self, writes: Iterable[Sequence[str]]) -> Generator[None]:
         """Files of the group, each a pair of name and value, written all or none, and taken back if the block fails.
 
-        Raises `OSError` whose `filename` is the name of the file that was refused.
+        Raises `OSError` whose `filename` is the name of the file that was refused, or of one that does not take its
+        former value.
         """
         undo: list[tuple[str, str]] = []
         try:
@@ -70,11 +76,14 @@ class Cgroup:
                     raise OSError(error.errno, error.strerror, name) from None
                 undo.append((name, before))
             yield
-        except OSError:
-            for former in reversed(undo):
-                with suppress(OSError):  # it was taken before; nothing better can be done if it no longer is
-                    self.write(*former)
-            raise
+        except OSError as error:
+            problem = error
+            for name, before in reversed(undo):
+                try:
+                    self.write(name, before)
+                except OSError as worse:
+                    problem = OSError(worse.errno, worse.strerror, name)
+            raise problem from None
 
     def freeze(self) -> None:
         """Have all processes stand still, and wait until they do.
@@ -101,15 +110,26 @@ class Cgroup:
 
     def oom_kills(self) -> int:
         """Processes that were killed for want of memory, here and below; 0 where the kernel does not count them."""
+        return self._memory_event("memory.events", b"oom_kill") or 0
+
+    def oom_group_kills(self) -> int | None:
+        """How often the group as a whole was killed for want of memory; `None` before Linux 5.17, which counts it.
+
+        Not counted is what was killed because of a limit of a group below it.
+        """
+        return self._memory_event("memory.events.local", b"oom_group_kill")
+
+    def _memory_event(self, name: str, event: bytes) -> int | None:
         try:
-            counts = kernel_file.read(f"{self.path}/memory.events").split()
-        except OSError:  # no memory controller
-            return 0
-        return int(counts[counts.index(b"oom_kill") + 1])
+            counts = kernel_file.read(f"{self.path}/{name}").split()
+        except OSError:  # no memory controller, or the group is gone
+            return None
+        return int(counts[counts.index(event) + 1]) if event in counts else None
 
     def kill(self) -> None:
         """Kill all processes of the group and of the groups below it, also those that are being forked or frozen."""
-        kernel_file.write(f"{self.path}/cgroup.kill", "1")
+        with suppress(FileNotFoundError):  # root's job has left the group and removed it
+            kernel_file.write(f"{self.path}/cgroup.kill", "1")
 
     def processes(self) -> list[int]:
         """Pids of the processes of the group and of the groups below it; a group that is gone has none."""

@@ -7,6 +7,7 @@ import os
 from jobworker.core.usage import Usage
 from jobworker.linux import kernel_file
 
+_DEVICES = "/sys/dev/block"
 _MICROSECONDS = 1_000_000  # in a second
 
 
@@ -59,16 +60,28 @@ def _pairs(group: str, name: str) -> dict[str, int]:
 
 
 def _devices(group: str) -> dict[str, int]:
-    """io.stat summed over its devices; a file without lines means that there was no I/O."""
+    """io.stat summed over its disks; a file without lines means that there was no I/O."""
     text = _text(group, "io.stat")
     if text is None:
         return {}
     sums = {"rbytes": 0, "wbytes": 0, "rios": 0, "wios": 0}
-    for word in text.split():
-        key, _, value = word.partition("=")
-        if key in sums:
+    counted = False
+    for word in text.split():  # not by line: Linux 5.15 has no end of line after a device that has done nothing
+        key, is_value, value = word.partition("=")
+        if not is_value:
+            counted = not _lies_on_others(word)
+        elif counted and key in sums:
             sums[key] += int(value)
     return sums
+
+
+def _lies_on_others(device: str) -> bool:
+    """Whether a device hands its I/O on to others, for which it is counted again: device mapper, RAID, loop."""
+    folder = f"{_DEVICES}/{device}"
+    try:
+        return bool(os.listdir(f"{folder}/slaves")) or os.path.exists(f"{folder}/loop/backing_file")
+    except OSError:  # not a disk of this kind, or none that can be seen from here
+        return False
 
 
 def _pressure(group: str, resource: str) -> float | None:

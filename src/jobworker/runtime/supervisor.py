@@ -118,19 +118,22 @@ class Supervisor:
         self._pump = OutputPump(self._directory.create_output(), splice=self._splice)
         if cgroup is not None:
             _create(cgroup)
+            self._watch(cgroup)
         self._leader, started = launch(self._directory, output=self._pump.write_end, cgroup=cgroup)
         self._started_at = time.monotonic()
         self._pump.close_write_end()
         self._poller.register(self._pump.read_end, select.POLLIN)
-        if cgroup is not None:
-            self._cgroup_events = cgroup.open_events()
-            self._poller.register(self._cgroup_events, select.POLLPRI)
-            if not self._oom_group:
-                self._watch_memory(cgroup)
         self._start_clock()
         self._control.tell("started", time=started)
         with suppress(OSError):  # full already: then the end has to wait for room
             self._directory.reserve()
+
+    def _watch(self, cgroup: Cgroup) -> None:
+        """Be told of what happens to the group; not after the start, for root's program may remove its group."""
+        self._cgroup_events = cgroup.open_events()
+        self._poller.register(self._cgroup_events, select.POLLPRI)
+        if not self._oom_group or cgroup.oom_group_kills() is None:
+            self._watch_memory(cgroup)
 
     def _watch_memory(self, cgroup: Cgroup) -> None:
         with suppress(FileNotFoundError):  # no memory controller: nothing is killed for its sake
@@ -193,11 +196,19 @@ class Supervisor:
                 with suppress(BlockingIOError):
                     os.read(fd, 4096)
             elif fd == self._cgroup_events:
-                os.pread(fd, 4096, 0)  # reading it takes the event back
+                self._take_event(fd)
             elif fd == self._memory_events:
+                self._take_event(fd)
                 self._note_oom_kills()
             else:
                 self._control.handle(fd)
+
+    def _take_event(self, fd: int) -> None:
+        """Take an event of the group back, or watch it no more if it is gone (ENODEV), which polls for ever."""
+        try:
+            os.pread(fd, 4096, 0)
+        except OSError:
+            self._poller.unregister(fd)
 
     def _timeout(self) -> float | None:
         """Milliseconds until the next deadline; `None` if there is none."""
@@ -288,6 +299,7 @@ class Supervisor:
             self._directory.reserve()
         if request["limits"].get("oom_group") is not True and self._memory_events < 0:
             self._watch_memory(self._tree.cgroup)
+            self._note_oom_kills()
         return DONE
 
     def _signal_group(self, number: int) -> None:
@@ -353,15 +365,18 @@ class Supervisor:
         return Usage(wall_seconds=wall_seconds, cpu_seconds=user + system, user_seconds=user, system_seconds=system)
 
     def _natural_cause(self, used: Usage) -> Cause:
-        """Why a job ended that nobody has ended. The counter of its cgroup was 0 at its start: the group was new."""
+        """Why a job ended that nobody has ended. The counters of its cgroup were 0 at its start: the group was new."""
         if self._leader_code is None or self._leader_code >= 0:
             return Cause.EXITED
-        killed_for_memory = (used.oom_kills or 0) > self._oom_kills_survived
+        group = self._tree.cgroup
+        killed_for_memory = group is not None and (
+            bool(group.oom_group_kills())
+            or (self._memory_events >= 0 and (used.oom_kills or 0) > self._oom_kills_survived)
+        )
         return Cause.OOM_KILLED if -self._leader_code == signal.SIGKILL and killed_for_memory else Cause.SIGNALED
 
     def _note_oom_kills(self) -> None:
         """Processes that the kernel has killed for want of memory, while the first one lives on."""
-        os.pread(self._memory_events, 4096, 0)  # reading it takes the event back
         if self._tree.cgroup is None:
             return
         kills = self._tree.cgroup.oom_kills()  # before the look: a kill of the first process must not be counted here

@@ -83,17 +83,53 @@ def test_writes_are_taken_back_where_they_cannot_be_kept(group: Cgroup) -> None:
         ),
         ("io.max", "8:16 rbps=5\n", "8:0 rbps=9", "8:0 rbps=max wbps=max riops=max wiops=max"),
         ("io.weight", "default 100\n8:0 50\n", "default 7", "default 100"),
-        ("cpuset.cpus", "", "0-1", "\n"),
+        ("cpuset.cpus", "", "0-1", "0-3"),
     ],
 )  # fmt: skip - a table
 def test_a_write_is_taken_back_in_the_words_of_its_file(
     tmp_path: Path, name: str, content: str, value: str, restored: str
 ) -> None:
-    """Files with a line a device take one line at a time, and an empty file an empty line."""
-    (tmp_path / name).write_text(content)
-    with pytest.raises(FileNotFoundError), Cgroup(tmp_path).written([(name, value), ("none", "")]):
+    """Files with a line a device take one line at a time; a cpuset that says nothing is that of the group above."""
+    group = tmp_path / "group"
+    group.mkdir()
+    (group / name).write_text(content)
+    (tmp_path / "cpuset.cpus.effective").write_text("0-3\n")
+    with pytest.raises(FileNotFoundError), Cgroup(group).written([(name, value), ("none", "")]):
         pass
-    assert (tmp_path / name).read_text().startswith(restored)  # a kernel's file would be replaced, not overwritten
+    assert (group / name).read_text().startswith(restored)  # a kernel's file would be replaced, not overwritten
+
+
+def test_a_write_that_cannot_be_taken_back_is_said(tmp_path: Path) -> None:
+    """The error is that of the file which has not its former value, and the others have theirs."""
+    group = tmp_path / "group"
+    group.mkdir()
+    (group / "one").write_text("1")
+    (group / "cpuset.cpus").write_text("")
+    writes = [("one", "2"), ("cpuset.cpus", "0"), ("none", "")]
+    with pytest.raises(FileNotFoundError) as caught, Cgroup(group).written(writes):
+        pass
+    assert caught.value.filename == "cpuset.cpus"
+    assert (group / "one").read_text() == "1"
+
+
+def test_everybody_may_read_a_group(tmp_path: Path) -> None:
+    """Whatever the umask: programs size themselves by the limits of their group."""
+    before = os.umask(0o077)
+    try:
+        Cgroup(tmp_path / "group").create()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "group").stat().st_mode & 0o777 == 0o755
+
+
+def test_the_end_of_a_group_as_a_whole_is_counted_apart(tmp_path: Path) -> None:
+    """Only what the kernel counts of the group itself; an older kernel does not say."""
+    local = tmp_path / "memory.events.local"
+    assert Cgroup(tmp_path).oom_group_kills() is None
+    local.write_text("oom 2\noom_kill 3\n")
+    assert Cgroup(tmp_path).oom_group_kills() is None
+    local.write_text("oom 2\noom_kill 3\noom_group_kill 1\n")
+    assert Cgroup(tmp_path).oom_group_kills() == 1
 
 
 def test_usage_is_what_the_files_say(tmp_path: Path) -> None:
@@ -103,7 +139,7 @@ def test_usage_is_what_the_files_say(tmp_path: Path) -> None:
         "memory.current": "4096\n",
         "memory.peak": "8192\n",
         "memory.events": "low 0\nhigh 0\nmax 9\noom 2\noom_kill 3\noom_group_kill 1\n",
-        "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0\n8:16 rbytes=10 wbytes=20 rios=30 wios=40\n7:0 \n",
+        "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0\n7:0 8:16 rbytes=10 wbytes=20 rios=30 wios=40\n",
         "pids.current": "5\n",
         "pids.peak": "6\n",
         "cpu.pressure": "some avg10=1.00 avg60=0.00 avg300=0.00 total=250000\nfull avg10=0.00 avg60=0.00 total=9\n",

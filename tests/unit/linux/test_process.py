@@ -121,8 +121,7 @@ def test_a_cgroup_holds_kills_and_lets_go() -> None:
             select.select([], [], [], 0.005)
     assert group.remove()
     assert not group.populated
-    with pytest.raises(OSError, match=r"cannot write '1'.*cgroup\.kill"):
-        group.kill()
+    group.kill()  # a job of root's may have removed it
 
 
 def test_signals_ignored_by_an_interpreter_are_not_ignored_by_what_it_executes() -> None:
