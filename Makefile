@@ -60,7 +60,7 @@ UV_COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet
 lock: $(DEV) ## pin the requirements again (to the newest versions: make lock LOCK_FLAGS=--upgrade)
 	$(UV_COMPILE) pyproject.toml --output-file requirements/runtime.txt >/dev/null
 	$(UV_COMPILE) requirements/build.in --output-file requirements/build.txt >/dev/null
-	$(UV_COMPILE) pyproject.toml requirements/build.in requirements/dev.in --output-file requirements/dev.txt >/dev/null
+	$(UV_COMPILE) --extra archive pyproject.toml requirements/build.in requirements/dev.in --output-file requirements/dev.txt >/dev/null
 	cd tools && npm install --package-lock-only --ignore-scripts --silent
 
 .PHONY: diagram
@@ -113,7 +113,7 @@ PYTEST = $(COMPILE_SOURCES) && $(BIN)/python -m pytest -q $(PYTEST_FLAGS)
 # What some tests need beyond the program's own needs. Where it cannot be had, they skip and say why.
 .PHONY: test-programs
 test-programs:
-	@tools/system-packages.sh unshare=util-linux setpriv=util-linux systemd-analyze=systemd /usr/bin/python3=python3 || true
+	@tools/system-packages.sh unshare=util-linux setpriv=util-linux systemd-analyze=systemd /usr/bin/python3=python3 strace || true
 
 # A VM for the tests that need a kernel with every cgroup controller.
 VM_KERNEL := build/vm-kernel
