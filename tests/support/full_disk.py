@@ -4,51 +4,90 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+from jobworker.core.job import Job
+from jobworker.core.output import GapReason
 from jobworker.core.spec import JobSpec
-from jobworker.worker import Chunk, local_worker
+from jobworker.worker import Chunk, Gap, OutputPolicy, Selection, Worker, local_worker
 from tests.support.workers import Gate
 
 SIZE = 4_000_000  # twice the disk
+FAR = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-async def main(disk: Path) -> None:
-    """Fill the disk, see the job end all the same, make room, go on."""
+async def main(disk: Path, reserve: int) -> None:
+    """Fill the disk, have the job and the worker go on, make room, see output kept again."""
     ballast = disk / "ballast"
-    async with local_worker(disk / "state") as worker:
+    output = OutputPolicy(reserve=reserve)
+    async with local_worker(disk / "state", output=output) as worker:
         ballast.write_bytes(b"x" * 500_000)
         gate = Gate(disk / "gate")  # until the start has been remembered, which needs room
-        script = f"read x < {gate.path}; head -c {SIZE} /dev/zero; exit 5"
-        job = await worker.start(JobSpec(argv=("sh", "-c", script)), "ada")
-        gate.open()
-        stream = worker.stream(job.id)
-        size = len((await anext(stream)).data)
-        gate.close()  # not before the job has read from it: what is in a FIFO goes with the last one who has it open
-        follower = asyncio.ensure_future(_rest(stream))
+        (disk / "go").touch()
+        fill = f"read x < {gate.path}; head -c {SIZE} /dev/zero; read x < {gate.path}"
+        script = f"{fill}; while [ -e {disk}/go ]; do echo on; sleep 0.01; done"
+        job = await worker.start(JobSpec(argv=("sh", "-c", f"{script}; exit 5")), "ada")
         log = disk / "state" / "jobs" / job.id / "output"
-        async with asyncio.timeout(30):
-            ended = (await worker.wait(job.id)).end  # recorded in the room that was kept for it
-            size += await follower
-        assert (await worker.get(job.id)).output_bytes == log.stat().st_size
-        ballast.unlink()
-        assert ended is not None
-        assert ended.exit_code == 5, ended
-        assert ended.output_bytes + ended.output_dropped_bytes == SIZE, ended
-        assert ended.output_dropped_bytes > 1_000_000, ended
-        assert size == ended.output_bytes == log.stat().st_size
-        assert not log.read_bytes().strip(b"\0"), "what is kept is what was written, without a gap"
-        after = await worker.start(JobSpec(argv=("true",)), "ada")
-        assert (await worker.wait(after.id)).end is not None
-    async with local_worker(disk / "state") as worker:
-        assert (await worker.get(job.id)).end == ended
+        gate.open()
+        follower = asyncio.ensure_future(read(worker, job))
+        async with asyncio.timeout(60):
+            while not gate.is_passed:  # noqa: ASYNC110 - a FIFO tells nobody
+                await asyncio.sleep(0.01)
+            gate.open()
+            while not gate.is_passed:  # noqa: ASYNC110 - as above; then all of it has been written, kept or not
+                await asyncio.sleep(0.01)
+            if reserve:  # which is for this
+                other = await worker.start(JobSpec(argv=("echo", "x")), "ada")
+                assert (await worker.wait(other.id)).end is not None
+                assert await read(worker, other) == [Gap(offset=0, length=2, reason=GapReason.DISK_FULL)]
+            ballast.unlink()
+            gate.close()
+            while not log.read_bytes().endswith(b"on\non\n"):  # noqa: ASYNC110 - nobody tells; what comes is kept again
+                await asyncio.sleep(0.01)
+            (disk / "go").unlink()
+            ended = await worker.wait(job.id)
+            pieces = await follower
+        check(ended, pieces)
+        assert await read(worker, job) == await read(worker, job, Selection(since=FAR)) == joined(pieces)
+    async with local_worker(disk / "state", output=output) as worker:
+        assert (await worker.get(job.id)) == ended
+        assert await read(worker, job) == joined(pieces)
     sys.stdout.write("all is well\n")
 
 
-async def _rest(stream: AsyncIterator[Chunk]) -> int:
-    return sum([len(chunk.data) async for chunk in stream])
+def check(job: Job, pieces: list[Chunk | Gap]) -> None:
+    """Every byte is either there, at its offset, or in a gap, and counted."""
+    assert job.end is not None
+    assert job.end.exit_code == 5, job
+    offset = 0
+    for piece in pieces:
+        assert piece.offset == offset, pieces
+        offset = piece.end
+        if isinstance(piece, Chunk):
+            assert piece.data == (bytes(SIZE) + b"on\n" * offset)[piece.offset : offset]
+    gaps = [piece for piece in pieces if isinstance(piece, Gap)]
+    assert offset == job.output_bytes == job.end.output_bytes
+    assert job.end.output_dropped_bytes == sum(gap.length for gap in gaps) > 1_000_000
+    assert {gap.reason for gap in gaps} == {GapReason.DISK_FULL}
+    assert isinstance(pieces[-1], Chunk)
+
+
+async def read(worker: Worker, job: Job, selection: Selection | int = 0) -> list[Chunk | Gap]:
+    """All of it."""
+    return joined([piece async for piece in worker.stream(job.id, selection)])
+
+
+def joined(pieces: list[Chunk | Gap]) -> list[Chunk | Gap]:
+    """Chunks that follow each other as one, however they came."""
+    found: list[Chunk | Gap] = []
+    for piece in pieces:
+        if isinstance(piece, Chunk) and found and isinstance(found[-1], Chunk):
+            found[-1] = Chunk(offset=found[-1].offset, data=found[-1].data + piece.data)
+        else:
+            found.append(piece)
+    return found
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -7,7 +7,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.linux import process
 from jobworker.linux.placement import own_base
 from jobworker.runtime.burial import ID_VARIABLE
-from jobworker.worker import Worker
+from jobworker.worker import Chunk, Selection, Worker
 
 LIMIT = 30.0  # seconds for what takes milliseconds, unless it hangs
 PROJECT = Path(__file__).parents[2]
@@ -33,13 +33,23 @@ def shell(script: str, *, time_limit: timedelta | None = None, child_policy: Chi
 async def output_of(worker: Worker, job: Job | str, offset: int = 0) -> bytes:
     """All output from an offset to the job's end."""
     job_id = job if isinstance(job, str) else job.id
-    return b"".join([chunk.data async for chunk in worker.stream(job_id, offset)])
+    return b"".join([chunk.data async for chunk in chunks_of(worker, job_id, offset)])
+
+
+async def chunks_of(
+    worker: Worker, job_id: str, selection: Selection | int = 0, *, follow: bool = True
+) -> AsyncGenerator[Chunk]:
+    """A stream of output in which nothing may be missing."""
+    async with aclosing(worker.stream(job_id, selection, follow=follow)) as stream:
+        async for piece in stream:
+            assert isinstance(piece, Chunk), piece
+            yield piece
 
 
 async def said(worker: Worker, job: Job, wanted: bytes = b"ready\n") -> bytes:
     """Wait until a job has written something; the output up to there."""
     data = b""
-    async with aclosing(worker.stream(job.id)) as stream:
+    async with aclosing(chunks_of(worker, job.id)) as stream:
         async for chunk in stream:
             data += chunk.data
             if wanted in data:
@@ -59,6 +69,11 @@ class Gate:
     def open(self) -> None:
         """Let one reader pass."""
         os.write(self._fd, b"go\n")
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether as many have passed as may."""
+        return not select.select([self._fd], [], [], 0)[0]
 
     def close(self) -> None:
         """Close both ends."""

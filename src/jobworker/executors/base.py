@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import Limits
+from jobworker.core.output import Chunk, Gap, Stream
 from jobworker.core.usage import Usage
+from jobworker.runtime.gaps import Extent
 
 # Without limits it does not run; it enforces those that it can; it enforces none
 CgroupMode = Literal["require", "auto", "off"]
+
+CHUNK_BYTES = 1024 * 1024  # of output: large enough to be fast over TLS, small enough to hold one for each follower
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +24,7 @@ class ExecutorInfo:
     """What a place is and what it can do; see `ServerInfo` in the API for the words.
 
     `cgroups` is how much of them was asked for; `missing_limits` are the limits that cannot be enforced, each with the
-    reason.
+    reason. `keeps_last_output` says whether the oldest output can make room for newer one.
     """
 
     name: str
@@ -29,6 +33,7 @@ class ExecutorInfo:
     job_user: str
     cgroups: CgroupMode = "auto"
     missing_limits: tuple[tuple[str, str], ...] = ()
+    keeps_last_output: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +42,16 @@ class Outcome:
 
     end: JobEnd
     stop: StopRequest | None
+
+    def of(self, job: Job) -> Job:
+        """A job with this outcome."""
+        return replace(
+            job,
+            end=self.end,
+            stop=self.stop or job.stop,
+            output_bytes=self.end.output_bytes,
+            output_first_offset=self.end.output_first_offset,
+        )
 
 
 class Execution(Protocol):
@@ -101,23 +116,52 @@ class Execution(Protocol):
         ...
 
 
+class Span(NamedTuple):
+    """A part of an output that came at once: its stream is `None` if it is missing, its time in ns since the epoch."""
+
+    offset: int
+    end: int
+    stream: Stream | None
+    time: int
+
+
+class OutputIndex(Protocol):
+    """When each part of an output arrived, and from which stream."""
+
+    def __len__(self) -> int:
+        """How many spans there are now; the last one may grow still."""
+        ...
+
+    def spans(self, first: int, count: int) -> list[Span]:
+        """At most so many spans, from this number on; without those of output that has made room for newer."""
+        ...
+
+
 class Output(Protocol):
     """The output of one job, open for reading."""
 
-    def size(self) -> int:
-        """Bytes there are now."""
+    @property
+    def index(self) -> OutputIndex:
+        """When each part of it arrived."""
         ...
 
-    async def read(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset`; fewer, or none, where the output ends for now."""
+    def extent(self) -> Extent:
+        """Where it begins and ends now."""
+        ...
+
+    async def read(self, offset: int, end: int, *, final: bool) -> Chunk | Gap | None:
+        """The next piece from an offset to at most `end`; `None` where the output ends for now.
+
+        With `final`, nothing more comes before `end`: what is not there is a gap.
+        """
         ...
 
     async def changed(self) -> None:
-        """Wait until there may be more than at the last `read`. It may return for nothing."""
+        """Wait until there may be more than at the last look. It may return for nothing."""
         ...
 
     def wake(self) -> None:
-        """Make `changed` return."""
+        """Make `changed` return: the job has ended."""
         ...
 
     def close(self) -> None:
@@ -157,12 +201,12 @@ class Executor(Protocol):
         """
         ...
 
-    def open_output(self, job_id: str) -> Output:
-        """The output of a job. Raises `FileNotFoundError`."""
+    def open_output(self, job_id: str, *, indexed: bool) -> Output:
+        """The output of a job, for one who waits for bytes or for spans of the index. Raises `FileNotFoundError`."""
         ...
 
-    def output_size(self, job_id: str) -> int:
-        """Bytes of output there are now; 0 if nothing is kept of the job."""
+    def output_extent(self, job_id: str) -> Extent:
+        """Where the output begins and ends now; nothing if nothing is kept of the job."""
         ...
 
     async def remove(self, job_id: str) -> None:

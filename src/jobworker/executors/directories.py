@@ -14,6 +14,7 @@ from jobworker.core.records import Record, end_from, job_from, job_record, limit
 from jobworker.executors.base import Outcome
 from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import jobdir
+from jobworker.runtime.gaps import Extent, extent
 from jobworker.runtime.jobdir import JobDir
 
 
@@ -56,12 +57,9 @@ class JobDirectories:
         """Ids of all jobs that have a directory."""
         return {path.name for path in self._jobs.iterdir()}
 
-    def output_size(self, job_id: str) -> int:
-        """Bytes of output there are now; 0 if nothing is kept of the job."""
-        try:
-            return (self.path(job_id) / jobdir.OUTPUT).stat().st_size
-        except FileNotFoundError:
-            return 0
+    def output_extent(self, job_id: str) -> Extent:
+        """Where the output begins and ends now; nothing if nothing is kept of the job."""
+        return extent(str(self.path(job_id)))
 
     def outcome(self, job_id: str) -> Outcome | None:
         """The end of a job, if it has been recorded. Raises `OSError`, and what `core.records` does."""

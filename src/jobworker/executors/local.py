@@ -15,12 +15,13 @@ from pathlib import Path
 
 from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableError
 from jobworker.core.job import Job
+from jobworker.core.output import DEFAULT_OUTPUT_RESERVE
 from jobworker.core.records import Record, time_from
 from jobworker.core.usage import Usage
 from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo
 from jobworker.executors.directories import JobDirectories, cgroup_of, job_from_records, outcome_from
 from jobworker.executors.execution import LocalExecution
-from jobworker.executors.output import FileOutput, GrowthWatch, splice_is_seen
+from jobworker.executors.output import FileOutput, GrowthWatch, can_free_beginnings, splice_is_seen
 from jobworker.executors.place import Place, take_place
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.supervision import Supervision
@@ -30,6 +31,7 @@ from jobworker.executors.user import JobUser
 from jobworker.linux import process
 from jobworker.runtime import jobdir
 from jobworker.runtime.burial import ID_VARIABLE
+from jobworker.runtime.gaps import Extent
 from jobworker.runtime.jobdir import JobDir
 
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -37,6 +39,7 @@ BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # How long a supervisor that has the lock of its job may take to answer after a restart of the daemon. It answers at
 # once, unless it has been stopped or the machine is overloaded.
 HELLO_PATIENCE = 2.0
+MAX_RESERVED_PART = 20  # of a file system, for it may be a small one
 MAX_SUBJECT_CHARS = 1000  # of a program's name in an error
 # Longer than a supervisor gives the program (`launch.START_PATIENCE`). None answers if the machine has no process left
 # for one, or if somebody has stopped it.
@@ -50,13 +53,15 @@ class LocalSettings:
 
     `directory` holds a folder a job. `sync` makes records survive a power cut. `user` is whom jobs run as; `None` means
     the user of this process, or "nobody" where that is root. `cgroups` says what becomes of limits and of the groups
-    that they need: "require", "auto" (as far as they can be had) or "off".
+    that they need: "require", "auto" (as far as they can be had) or "off". `output_reserve` bytes of the file system
+    are not for output, though no more than a twentieth of it.
     """
 
     directory: Path
     sync: bool = False
     user: str | None = None
     cgroups: CgroupMode = "auto"
+    output_reserve: int = DEFAULT_OUTPUT_RESERVE
 
 
 class LocalExecutor:
@@ -74,6 +79,8 @@ class LocalExecutor:
         self._supervisors = Supervisors(self._spawner)
         self._growth = GrowthWatch()
         self._splice = True
+        self._frees = True
+        self._reserve = 0
 
     @classmethod
     @asynccontextmanager
@@ -91,6 +98,8 @@ class LocalExecutor:
             executor = cls(settings, user, place, threads)
             await threads.run(executor._tidy)
             executor._splice = await threads.run(splice_is_seen, settings.directory)
+            executor._frees = await threads.run(can_free_beginnings, settings.directory)
+            executor._reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
             try:
                 executor._spawner.start()
                 _take_descriptors()  # for this process; jobs have what they would have without it
@@ -113,6 +122,7 @@ class LocalExecutor:
             job_user=self._user.name,
             cgroups=self._mode,
             missing_limits=tuple(self._place.missing.items()),
+            keeps_last_output=self._frees,
         )
 
     async def start(self, job: Job) -> LocalExecution:
@@ -180,7 +190,7 @@ class LocalExecutor:
             if spec is not None and ended is not None:
                 outcome = outcome_from(ended)
                 job = job_from_records(records)
-                return replace(job, end=outcome.end, stop=outcome.stop, output_bytes=outcome.end.output_bytes), None
+                return outcome.of(job), None
             job = None if spec is None else job_from_records(records)
             execution = None if spec is None or job is None else await self._adopt(job, directory, cgroup_of(spec))
             if job is None or execution is None:
@@ -189,13 +199,13 @@ class LocalExecutor:
             known = {"start_time": execution.start_time, "stop": execution.stop, "paused": execution.paused}
             return replace(job, **known), execution
 
-    def open_output(self, job_id: str) -> FileOutput:
-        """The output of a job. Raises `FileNotFoundError`."""
-        return FileOutput(os.fsencode(self._directories.path(job_id) / jobdir.OUTPUT), self._growth)
+    def open_output(self, job_id: str, *, indexed: bool) -> FileOutput:
+        """The output of a job; see `Executor.open_output`."""
+        return FileOutput(os.fsencode(self._directories.path(job_id)), self._growth, indexed=indexed)
 
-    def output_size(self, job_id: str) -> int:
-        """Bytes of output there are now; 0 if nothing is kept of the job."""
-        return self._directories.output_size(job_id)
+    def output_extent(self, job_id: str) -> Extent:
+        """Where the output begins and ends now; nothing if nothing is kept of the job."""
+        return self._directories.output_extent(job_id)
 
     async def remove(self, job_id: str) -> None:
         """Delete the directory of a job; one that is not there is no error."""
@@ -240,7 +250,13 @@ class LocalExecutor:
             "child_policy": job.spec.child_policy.value,
             "time_limit": None if limit is None else limit.total_seconds(),
             "oom_group": job.limits.oom_group is True,
-            "splice": self._splice,
+            "output": {
+                "mode": job.spec.output.value,
+                "limit": job.output_limit.size,
+                "policy": job.output_limit.policy,
+                "reserve": self._reserve,
+                "splice": self._splice,
+            },
             "sync": self._sync,
         }
 
@@ -287,6 +303,11 @@ class LocalExecutor:
 def _take_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _size_of_disk(directory: Path) -> int:
+    there = os.statvfs(directory)
+    return there.f_blocks * there.f_frsize
 
 
 def _name(directory: Path) -> str:

@@ -8,7 +8,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from jobworker.core.output import Chunk, Gap, GapReason
+from jobworker.executors.base import CHUNK_BYTES
+from jobworker.executors.index import FileIndex
 from jobworker.linux import syscalls
+from jobworker.runtime import jobdir
+from jobworker.runtime.gaps import Extent, GapReader
 
 _THREAD_BYTES = 256 * 1024  # a read of less has most likely just been written and is in the page cache
 
@@ -26,7 +31,7 @@ class GrowthWatch:
         self._loop.add_reader(self._inotify, self._receive)
 
     def add(self, path: bytes, reader: asyncio.Event) -> int:
-        """Set `reader` whenever the file grows; returns what `remove` needs."""
+        """Set `reader` whenever the file grows, or one of a directory; returns what `remove` needs."""
         watch = syscalls.inotify_add(self._inotify, path, syscalls.IN_MODIFY)
         self._readers.setdefault(watch, set()).add(reader)
         return watch
@@ -75,45 +80,109 @@ def splice_is_seen(directory: Path) -> bool:
             os.close(fd)
 
 
-class FileOutput:
-    """The output of one job, for one reader."""
-
-    def __init__(self, path: bytes, watch: GrowthWatch) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._event = asyncio.Event()
-        self._growth = watch
+def can_free_beginnings(directory: Path) -> bool:
+    """Whether the file system of a directory can give back the beginning of a file that stays."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.write(b"x")
+        file.flush()
         try:
-            self._watch = watch.add(path, self._event)
+            syscalls.punch_hole(file.fileno(), 0, 4096)
         except OSError:
+            return False
+        return True
+
+
+class FileOutput:
+    """The output of one job, for one reader: the files of a job directory."""
+
+    def __init__(self, directory: bytes, growth: GrowthWatch, *, indexed: bool) -> None:
+        self._directory = directory
+        self._gaps = GapReader()
+        self._gaps_fd = -1
+        self._ended = False
+        self._event = asyncio.Event()
+        self._growth = growth
+        output = self._path(jobdir.OUTPUT)
+        self._fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
+        self.index = FileIndex(self._path(jobdir.INDEX))
+        try:
+            # Of the directory: the index is not there before the first output, and tells of all that comes.
+            self._watch = growth.add(directory if indexed else output, self._event)
+        except OSError:
+            self.index.close()
             os.close(self._fd)
             raise
-
-    def size(self) -> int:
-        """Bytes there are now."""
-        return os.fstat(self._fd).st_size
-
-    async def read(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes from `offset`; fewer, or none, where the output ends for now."""
-        self._event.clear()  # before the look, so that growth after it is not missed
-        available = min(size, self.size() - offset)
-        if available <= 0:
-            return b""
-        if available < _THREAD_BYTES:
-            return os.pread(self._fd, available, offset)
         try:
-            return await asyncio.to_thread(os.pread, self._fd, available, offset)  # a backlog may come from a disk
+            self._look_for_gaps()
+            Path(os.fsdecode(output)).stat()  # not removed meanwhile: what has not been found was not there
+        except OSError:
+            self.close()
+            raise
+
+    def extent(self) -> Extent:
+        """Where it begins and ends now."""
+        size = os.fstat(self._fd).st_size
+        self._look_for_gaps()
+        return self._gaps.extent(size)
+
+    async def read(self, offset: int, end: int, *, final: bool) -> Chunk | Gap | None:
+        """The next piece from an offset to at most `end`; see `Output.read`."""
+        size = os.fstat(self._fd).st_size
+        available = min(end, size, offset + CHUNK_BYTES) - offset
+        data = await self._read(offset, available) if available > 0 else b""
+        # After the look at the size, since a gap is recorded before what follows it, and after the read, since what is
+        # given back is told before it reads as zeros.
+        self._look_for_gaps()
+        if offset < self._gaps.first:
+            return Gap(offset=offset, length=self._gaps.first - offset, reason=GapReason.TRIMMED)
+        gap = self._gaps.after(offset)
+        if gap is not None and offset < gap.offset:
+            data, gap = data[: gap.offset - offset], None
+        if gap is not None:
+            if size <= gap.end and not final:  # it may grow
+                return None
+            data = b""
+        if data:
+            return Chunk(offset=offset, data=data)
+        if final and offset < end:
+            stop, reason = (end, GapReason.DISK_FULL) if gap is None else (min(end, gap.end), gap.reason)
+            return Gap(offset=offset, length=stop - offset, reason=reason)
+        return None if gap is None else Gap(offset=offset, length=gap.end - offset, reason=gap.reason)
+
+    async def _read(self, offset: int, size: int) -> bytes:
+        if size < _THREAD_BYTES:
+            return os.pread(self._fd, size, offset)
+        try:
+            return await asyncio.to_thread(os.pread, self._fd, size, offset)  # a backlog may come from a disk
         except RuntimeError:  # there is no thread to be had: that others wait is better than that this one fails
-            return os.pread(self._fd, available, offset)
+            return os.pread(self._fd, size, offset)
+
+    def _look_for_gaps(self) -> None:
+        if self._gaps_fd < 0 and not self._ended:
+            with suppress(FileNotFoundError):
+                self._gaps_fd = os.open(self._path(jobdir.GAPS), os.O_RDONLY | os.O_CLOEXEC)
+        if self._gaps_fd >= 0:
+            self._gaps.read(self._gaps_fd)
 
     async def changed(self) -> None:
-        """Wait until there may be more than at the last `read`. It may return for nothing."""
+        """Wait until there may be more than at the last look. It may return for nothing."""
         await self._event.wait()
+        self._event.clear()
 
     def wake(self) -> None:
-        """Make `changed` return."""
+        """Make `changed` return: the job has ended. What is there has to be open now, since it may be removed next."""
+        self.index.open()
+        self._look_for_gaps()
+        self._ended = True
         self._event.set()
 
     def close(self) -> None:
         """Let go of the output."""
         self._growth.remove(self._watch, self._event)
-        os.close(self._fd)
+        self.index.close()
+        for fd in (self._fd, self._gaps_fd):
+            if fd >= 0:
+                os.close(fd)
+
+    def _path(self, name: str) -> bytes:
+        return self._directory + b"/" + name.encode()

@@ -22,7 +22,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_KEEP_SIZE = 0x1
+_FALLOC_FL_PUNCH_HOLE = 0x2
 
 IN_MODIFY = 0x2
 _INOTIFY_EVENT = struct.Struct("iIII")  # wd, mask, cookie, length of the name
@@ -77,7 +78,17 @@ def set_process_name(name: str) -> None:
 
 def reserve(fd: int, offset: int, length: int) -> None:
     """Have room on the disk for a part of a file, whose size stays as it is."""
-    _checked(_libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_long(offset), ctypes.c_long(length)), "fallocate")
+    _checked(_libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length)), "fallocate")
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give back the disk space of a part of a file, which reads as zeros from then on; the size stays.
+
+    Raises `OSError`, EOPNOTSUPP where the file system cannot do it.
+    """
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    result = _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length))
+    _checked(result, "fallocate FALLOC_FL_PUNCH_HOLE")
 
 
 def inotify_open() -> int:

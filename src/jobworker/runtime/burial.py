@@ -15,7 +15,7 @@ from jobworker.core.records import Record, end_record
 from jobworker.core.state import Cause
 from jobworker.linux import process
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import jobdir
+from jobworker.runtime import gaps, jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.supervisor import ENDED, KILL_INTERVAL, MAX_KILL_INTERVAL
@@ -32,7 +32,14 @@ def bury(directory: JobDir, listener: socket.socket) -> None:
         if spec is None:
             raise FileNotFoundError("the job directory has no spec")
         _kill_remains(spec, directory.read(jobdir.STARTED))
-        end = JobEnd(cause=Cause.LOST, end_time=datetime.now(UTC), output_bytes=directory.output_size() or 0)
+        extent = gaps.extent(dir_fd=directory.fd)
+        end = JobEnd(
+            cause=Cause.LOST,
+            end_time=datetime.now(UTC),
+            output_bytes=extent.end,
+            output_first_offset=extent.first,
+            output_dropped_bytes=extent.dropped,
+        )
         directory.write(jobdir.EXIT, {"end": end_record(end), "stop": None}, sync=spec["launch"]["sync"])
     control.tell("ended")
 

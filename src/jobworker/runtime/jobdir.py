@@ -7,7 +7,10 @@
                   exit      how the job ended, by the supervisor or by the one that buries a lost job
                   The file is held (flock) from before the supervisor exists until it has gone: the proof of life
     control       the socket on which the supervisor takes requests
-    output        the raw bytes that the job wrote; it only grows. Made before the program is executed
+    output        the raw bytes that the job wrote, each at its offset; it only grows, but may have holes. Made before
+                  the program is executed
+    index         when each part of the output arrived, and from which stream: see `index`
+    gaps          what is missing of the output, once something is: see `gaps`
 
 A file takes longer to make than to write to, so there is one for all records. One that was cut off in the middle is not
 seen: its line has no end. Room for the end of the job is reserved, should the disk be full by then.
@@ -28,7 +31,8 @@ from jobworker.linux import syscalls
 
 Record = dict[str, Any]
 
-RECORDS, CONTROL, OUTPUT = "records", "control", "output"
+RECORDS, CONTROL = "records", "control"
+OUTPUT, INDEX, GAPS = "output", "index", "gaps"
 SPEC, STARTED, LIMITS, EXIT = "spec", "started", "limits", "exit"  # kinds of records
 
 _RESERVED_BYTES = 4096  # a block; the end of a job takes some hundreds of bytes
@@ -136,6 +140,10 @@ class JobDir:
         except FileNotFoundError:
             return None
 
+    def open_to_write(self, name: str) -> int:
+        """A descriptor to write a file with that stands beside the output, and to read it; made if need be."""
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+
     def delete_output(self) -> None:
         """Take back `create_output`: the program has not been executed."""
         os.unlink(OUTPUT, dir_fd=self.fd)
@@ -191,6 +199,14 @@ class JobDir:
     @property
     def _control_path(self) -> str:
         return f"/proc/self/fd/{self.fd}/{CONTROL}"
+
+
+def write_at(fd: int, data: bytes, position: int) -> None:
+    """Write all of it. Raises `OSError`, after which a part of it may have been written."""
+    while data:
+        written = os.pwrite(fd, data, position)
+        data = data[written:]
+        position += written
 
 
 def _cut_back(fd: int) -> None:

@@ -47,8 +47,8 @@ class LaunchError(Exception):
         self.subject = subject
 
 
-def launch(directory: JobDir, *, output: int, cgroup: Cgroup | None) -> tuple[int, str]:
-    """Execute the program of a directory's spec, with both outputs to `output`; its pid and the time of the start.
+def launch(directory: JobDir, *, outputs: tuple[int, int], cgroup: Cgroup | None) -> tuple[int, str]:
+    """Execute the program of a directory's spec, `outputs` being stdout and stderr; its pid and the start time.
 
     The process leads a session of its own, and has recorded who it is. Only from a single-threaded
     process. Raises `LaunchError`, after which no process is left, unless the kernel does not let go of it.
@@ -59,7 +59,7 @@ def launch(directory: JobDir, *, output: int, cgroup: Cgroup | None) -> tuple[in
         pid, born_inside = _fork(cgroup)
         if pid == 0:
             try:
-                Launch(directory, report_write).become_job(output, None if born_inside else cgroup, supervisor)
+                Launch(directory, report_write).become_job(outputs, None if born_inside else cgroup, supervisor)
             finally:
                 os._exit(127)
         os.close(report_write)
@@ -121,16 +121,16 @@ class Launch:
         self._stage = "prepare"
         self._subject = ""
 
-    def become_job(self, output: int, cgroup: Cgroup | None, supervisor: int) -> None:
+    def become_job(self, outputs: tuple[int, int], cgroup: Cgroup | None, supervisor: int) -> None:
         """Prepare and execute. `cgroup` is one to move into."""
         try:
-            self._become_job(output, cgroup, supervisor)
+            self._become_job(outputs, cgroup, supervisor)
         except OSError as error:
             self._fail(error.errno or errno.EIO)
         except BaseException:  # noqa: BLE001 - nothing may return into the supervisor's code, so it is reported here
             self._fail(errno.EINVAL)
 
-    def _become_job(self, output: int, cgroup: Cgroup | None, supervisor: int) -> None:
+    def _become_job(self, outputs: tuple[int, int], cgroup: Cgroup | None, supervisor: int) -> None:
         record = self._directory.read(jobdir.SPEC)
         if record is None:
             raise FileNotFoundError(errno.ENOENT, "the job directory has no spec", jobdir.RECORDS)
@@ -144,11 +144,7 @@ class Launch:
                 Cgroup(launch_["cgroup"]).write(file, value)
         self._at("session")
         os.setsid()
-        if os.geteuid() == 0:
-            os.fchown(output, launch_["uid"], -1)  # else the job may not open /dev/stdout
-        null = os.open(os.devnull, os.O_RDONLY)
-        for target, source in enumerate((null, output, output)):
-            os.dup2(source, target)
+        _take_streams(outputs, owner=launch_["uid"])
         self._record_start(sync=launch_["sync"])
         os.umask(_UMASK)
         with suppress(PermissionError):  # it is above 0, and only root may lower it: not the supervisor's then
@@ -184,6 +180,15 @@ class Launch:
     def _fail(self, number: int) -> None:
         failed = {"number": number, "stage": self._stage, "subject": self._subject[:_MAX_SUBJECT_CHARS]}
         os.write(self._report, b"\n" + json.dumps(failed).encode())
+
+
+def _take_streams(outputs: tuple[int, int], *, owner: int) -> None:
+    if os.geteuid() == 0:
+        for output in outputs:
+            os.fchown(output, owner, -1)  # else the job may not open /dev/stdout
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, source in enumerate((null, *outputs)):
+        os.dup2(source, target)
 
 
 def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:

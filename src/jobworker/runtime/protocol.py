@@ -6,9 +6,10 @@ daemon → spawner, with descriptors:
     {"op": "supervise", "job": {...}}  + directory, lock, listener    run the job of the directory
     {"op": "bury"}                     + directory, lock, listener    end what a dead supervisor has left behind
     What a supervisor has to know of its job: "id", "cgroup" (a path that is not there yet, or null), "child_policy",
-    "time_limit" (seconds or null), "oom_group" (whether running out of memory ends all of it), "splice" (whether those
-    who watch the output see what was spliced into it), "sync" (whether records have to survive a power cut). The rest
-    is in the record of the job.
+    "time_limit" (seconds or null), "oom_group" (whether running out of memory ends all of it), "sync" (whether records
+    have to survive a power cut), and "output": its "mode", "limit" (bytes or null) and "policy" as in core.output,
+    "reserve" (bytes of the file system that it leaves free) and "splice" (whether those who watch the output see what
+    was spliced into it). The rest is in the record of the job.
 
 daemon → supervisor, each answered by {"reply": n, "ok": bool}; not ok means that the job has ended, unless "refused"
 says what the kernel did not take ({"errno": e, "file": f}):

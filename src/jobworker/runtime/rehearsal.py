@@ -48,8 +48,9 @@ def _run(path: str, cgroup: str | None) -> bool:
     with JobDir.create(path) as directory:
         directory.write(jobdir.SPEC, _spec(cgroup), sync=False)
         with directory.listen() as listener, directory.connect():
+            output = {"mode": "COMBINED", "limit": None, "policy": "KEEP_LAST", "reserve": 1, "splice": True}
             job = {"id": "rehearsal", "cgroup": cgroup, "child_policy": "KILL", "time_limit": 60.0}
-            supervisor.supervise(directory, listener, {**job, "oom_group": True, "splice": True, "sync": False})
+            supervisor.supervise(directory, listener, {**job, "oom_group": True, "output": output, "sync": False})
         ended = directory.read(jobdir.EXIT) is not None
         for name in os.listdir(directory.fd):
             os.unlink(name, dir_fd=directory.fd)

@@ -18,17 +18,18 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from jobworker.core.job import DEFAULT_GRACE, JobEnd, StopRequest
+from jobworker.core.output import OutputMode, OverflowPolicy, Stream
 from jobworker.core.records import Record, end_record, stop_from, stop_record
 from jobworker.core.spec import ChildPolicy
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
 from jobworker.linux import process, sandbox, syscalls, usage
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import jobdir
+from jobworker.runtime import index, jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.launch import LaunchError, launch
-from jobworker.runtime.output import OutputPump
+from jobworker.runtime.output import OutputPipe, OutputPump
 from jobworker.runtime.protocol import Message
 from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
 
@@ -73,7 +74,9 @@ class Supervisor:
         self._sync: bool = job["sync"]
         self._waits_for_children: bool = job["child_policy"] == ChildPolicy.WAIT
         self._oom_group: bool = job["oom_group"]
-        self._splice: bool = job["splice"]
+        self._output: Record = job["output"]
+        self._stops_over_limit: bool = job["output"]["policy"] == OverflowPolicy.STOP
+        self._pipes: dict[int, OutputPipe] = {}  # by their read ends; those that have not ended
         self._poller = select.poll()
         self._control = Control(listener, self._poller, self._handle_request)
         self._wakeup = _wake_on_child_exit()
@@ -115,14 +118,18 @@ class Supervisor:
 
     def _start(self) -> None:
         cgroup = self._tree.cgroup
-        self._pump = OutputPump(self._directory.create_output(), splice=self._splice)
+        self._pump = OutputPump(self._directory, self._output)
+        pipes = _make_pipes(self._output["mode"])
         if cgroup is not None:
             _create(cgroup)
             self._watch(cgroup)
-        self._leader, started = launch(self._directory, output=self._pump.write_end, cgroup=cgroup)
+        outputs = pipes[0].write_end, pipes[-1].write_end
+        self._leader, started = launch(self._directory, outputs=outputs, cgroup=cgroup)
         self._started_at = time.monotonic()
-        self._pump.close_write_end()
-        self._poller.register(self._pump.read_end, select.POLLIN)
+        for pipe in pipes:
+            pipe.close_write_end()
+            self._pipes[pipe.read_end] = pipe
+            self._poller.register(pipe.read_end, select.POLLIN)
         self._start_clock()
         self._control.tell("started", time=started)
         with suppress(OSError):  # full already: then the end has to wait for room
@@ -165,6 +172,8 @@ class Supervisor:
                 self._killing = True
             elif self._time_limit_at is not None and now >= self._time_limit_at:
                 self._begin_end(Cause.TIMED_OUT, signal.SIGTERM, DEFAULT_GRACE)
+            elif self._pump.over_limit and self._stops_over_limit:
+                self._begin_end(Cause.OUTPUT_LIMIT, signal.SIGTERM, DEFAULT_GRACE)
         if self._kill_at is not None and now >= self._kill_at:
             self._killing = True
         if self._leader_code is not None and self._tree.empty:
@@ -188,10 +197,11 @@ class Supervisor:
     def _wait(self) -> None:
         """Wait for the next event or deadline, and serve it."""
         for fd, _ in self._poller.poll(self._timeout()):
-            if fd == self._pump.read_end:
-                self._pump.pump()
-                if self._pump.ended:
+            if (pipe := self._pipes.get(fd)) is not None:
+                self._pump.pump(pipe)
+                if pipe.ended:
                     self._poller.unregister(fd)
+                    del self._pipes[fd]
             elif fd == self._wakeup:
                 with suppress(BlockingIOError):
                     os.read(fd, 4096)
@@ -327,14 +337,15 @@ class Supervisor:
     # End
 
     def _finish(self) -> None:
-        self._pump.drain()
-        for fd in (self._pump.read_end, self._wakeup, self._cgroup_events, self._memory_events):
-            # At the end of the output it is unregistered already; one that is not open is -1.
-            with suppress(KeyError, ValueError):
+        for pipe in self._pipes.values():
+            self._pump.drain(pipe)
+        for fd in (*self._pipes, self._wakeup, self._cgroup_events, self._memory_events):
+            with suppress(KeyError, ValueError):  # one that is not open is -1
                 self._poller.unregister(fd)
+        self._pump.settle()
         if self._sync:
             with suppress(OSError):  # a disk that fails: the end is known all the same, and has to be told
-                os.fsync(self._pump.file)
+                self._pump.sync()
         code = self._leader_code
         used = self._usage()
         cause = self._cause or self._natural_cause(used)
@@ -344,6 +355,7 @@ class Supervisor:
             exit_code=code if code is not None and code >= 0 else None,
             signal=-code if code is not None and code < 0 else None,
             output_bytes=self._pump.size,
+            output_first_offset=self._pump.first,
             output_dropped_bytes=self._pump.dropped,
             usage=used,
         )
@@ -384,6 +396,7 @@ class Supervisor:
             self._oom_kills_survived = kills
 
     def _try_to_record(self, record: Record) -> bool:
+        self._pump.settle()  # before: who knows of the end reads what is missing, and not again
         try:
             self._directory.write(jobdir.EXIT, record, sync=self._sync)
         except OSError as error:
@@ -396,6 +409,16 @@ class Supervisor:
         """Serve the control socket for a while."""
         for fd, _ in self._poller.poll(seconds * 1000):
             self._control.handle(fd)
+
+
+def _make_pipes(mode: str) -> list[OutputPipe]:
+    """One for both streams, or one each."""
+    if mode == OutputMode.COMBINED:
+        return [OutputPipe()]
+    pipes = [OutputPipe(), OutputPipe()]
+    for pipe, stream in zip(pipes, (Stream.STDOUT, Stream.STDERR), strict=True):
+        pipe.kind = index.KINDS.index(stream)
+    return pipes
 
 
 def _create(cgroup: Cgroup) -> None:

@@ -41,14 +41,7 @@ class LiveJob:
 
     def with_outcome(self, outcome: Outcome) -> Job:
         """The job as it will be when `end` is called with it."""
-        return replace(
-            self.job,
-            end=outcome.end,
-            stop=outcome.stop or self.job.stop,
-            output_bytes=outcome.end.output_bytes,
-            paused=False,
-            unkillable_pids=(),
-        )
+        return replace(outcome.of(self.job), paused=False, unkillable_pids=())
 
     def end(self, job: Job) -> None:
         """Let everybody know that the job has ended."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from jobworker.core.errors import StoreError
+from jobworker.core.output import OutputPolicy
 from jobworker.executors.base import CgroupMode
 from jobworker.executors.local import LocalExecutor, LocalSettings
 from jobworker.store.base import Durability
@@ -25,6 +26,7 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
     durability: Durability = "process",
     quotas: Quotas | None = None,
     retention: Retention | None = None,
+    output: OutputPolicy | None = None,
     job_user: str | None = None,
     cgroups: CgroupMode = "auto",
     stop_jobs_on_exit: bool = False,
@@ -38,7 +40,14 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
     user) and `OSError`.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything else runs
-    settings = LocalSettings(directory=state_dir, sync=durability == "power", user=job_user, cgroups=cgroups)
+    output = output or OutputPolicy()
+    settings = LocalSettings(
+        directory=state_dir,
+        sync=durability == "power",
+        user=job_user,
+        cgroups=cgroups,
+        output_reserve=output.reserve,
+    )
     with _only_user_of(state_dir):
         async with (
             await SqliteStore.open(state_dir / "jobs.db", durability=durability) as store,
@@ -49,6 +58,7 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
                 durability=durability,
                 quotas=quotas,
                 retention=retention,
+                output=output,
                 stop_jobs_on_exit=stop_jobs_on_exit,
             ) as worker,
         ):

@@ -12,6 +12,7 @@ from jobworker.core.errors import JobworkerError, RequestIdReusedError
 from jobworker.core.job import Job, JobEnd
 from jobworker.core.state import Cause
 from jobworker.executors.base import Execution, Executor
+from jobworker.runtime.gaps import Extent
 from jobworker.store.base import JobStore
 from jobworker.worker.live import LiveJob
 
@@ -94,12 +95,18 @@ async def _give_up(job_id: str, executor: Executor, store: JobStore) -> None:
     """Have the store say of a job whose records cannot be read that it is lost: nobody can watch or stop it."""
     job = await store.get(job_id)
     if job is not None:
-        await store.update(replace(job, end=lost_now(executor.output_size(job_id))))
+        await store.update(replace(job, end=lost_now(executor.output_extent(job_id))))
 
 
-def lost_now(output_bytes: int) -> JobEnd:
-    """The end of a job of which nobody will know more."""
-    return JobEnd(cause=Cause.LOST, end_time=datetime.now(UTC), output_bytes=output_bytes)
+def lost_now(output: Extent) -> JobEnd:
+    """The end of a job of which nobody will know more than its output."""
+    return JobEnd(
+        cause=Cause.LOST,
+        end_time=datetime.now(UTC),
+        output_bytes=output.end,
+        output_first_offset=output.first,
+        output_dropped_bytes=output.dropped,
+    )
 
 
 async def _settle(

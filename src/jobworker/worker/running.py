@@ -42,7 +42,8 @@ class RunningJobs:
             job = live.job
         if job.end is not None:
             return job
-        return replace(job, output_bytes=self._executor.output_size(job.id))
+        extent = self._executor.output_extent(job.id)
+        return replace(job, output_bytes=extent.end, output_first_offset=extent.first)
 
     def admit(self, owner: str) -> AbstractContextManager[None]:
         """Count one more against the quotas, which stays unless the block fails. Raises `QuotaExceededError`."""
@@ -75,7 +76,7 @@ class RunningJobs:
             except OSError:  # out of descriptors, most likely: it can wait for better times
                 await asyncio.sleep(RETRY)
             except UNREADABLE:  # there is a record of the end, and nobody will ever know what it said
-                outcome = Outcome(end=lost_now(self._executor.output_size(live.job.id)), stop=live.job.stop)
+                outcome = Outcome(end=lost_now(self._executor.output_extent(live.job.id)), stop=live.job.stop)
                 break
         job = live.with_outcome(outcome)
         remembered = await self._remember(job)

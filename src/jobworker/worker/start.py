@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from jobworker.core.errors import InvalidArgumentError, RequestIdReusedError, StoreError
 from jobworker.core.job import Job, StopRequest
 from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.output import OutputLimit, OutputPolicy, OverflowPolicy
 from jobworker.core.spec import JobSpec
 from jobworker.executors.base import Executor
 from jobworker.store.base import JobStore
@@ -26,7 +27,10 @@ TAKE_BACK_PATIENCE = 5.0
 class Starts:
     """Those that are under way, by their request ids; each goes on when its caller is cancelled."""
 
-    def __init__(self, executor: Executor, store: JobStore, running: RunningJobs, tasks: Tasks) -> None:
+    def __init__(
+        self, executor: Executor, store: JobStore, running: RunningJobs, tasks: Tasks, output: OutputPolicy
+    ) -> None:
+        self._output = output
         self._executor = executor
         self._store = store
         self._running = running
@@ -66,6 +70,7 @@ class Starts:
                 request_id=request_id,
                 create_time=datetime.now(UTC),
                 limits=limits,
+                output_limit=self._output_limit(spec),
             )
             # The row first: what cannot be remembered is not started.
             await self._store.add(job)
@@ -85,6 +90,19 @@ class Starts:
                 raise
             self._running.watch(live)
             return job
+
+    def _output_limit(self, spec: JobSpec) -> OutputLimit:
+        """The output limit of a new job. Only of a default it is left out what cannot be done here."""
+        limit = self._output.effective(spec.output_limit)
+        if limit.policy is not OverflowPolicy.KEEP_LAST or self._executor.info.keeps_last_output:
+            return limit
+        if spec.output_limit.policy is not None:
+            raise InvalidArgumentError(
+                "spec.output_limit.policy",
+                "KEEP_LAST is not possible here: the file system of the server's state directory cannot give back the "
+                "beginning of a file; take STOP or DROP",
+            )
+        return replace(limit, policy=OverflowPolicy.DROP)
 
     async def _take_back(self, live: LiveJob) -> None:
         """Undo a start that cannot be made durable."""

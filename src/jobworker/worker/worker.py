@@ -24,6 +24,7 @@ from jobworker.core.errors import (
 from jobworker.core.job import DEFAULT_GRACE, Job, StopRequest, check_signal
 from jobworker.core.limit_policy import LimitPolicy
 from jobworker.core.limits import Limits
+from jobworker.core.output import Chunk, Gap, OutputPolicy, Selection
 from jobworker.core.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, JobFilter, JobPage
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
@@ -38,7 +39,7 @@ from jobworker.worker.recovery import RecoveryReport, recover
 from jobworker.worker.retention import Retention
 from jobworker.worker.running import RunningJobs
 from jobworker.worker.start import Starts
-from jobworker.worker.stream import Chunk, chunks
+from jobworker.worker.stream import is_indexed, pieces, range_of
 from jobworker.worker.tasks import Tasks
 
 RETENTION_INTERVAL = 3600.0  # seconds
@@ -49,7 +50,7 @@ NO_POLICY = LimitPolicy()  # no defaults, and no maximum
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-__all__ = ["Chunk", "RecoveryReport", "Worker", "WorkerInfo"]
+__all__ = ["RecoveryReport", "Worker", "WorkerInfo"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,7 @@ class Worker:
         durability: str,
         quotas: Quotas | None = None,
         retention: Retention | None = None,
+        output: OutputPolicy | None = None,
         stop_jobs_on_exit: bool = False,
     ) -> None:
         self._executor = executor
@@ -90,7 +92,7 @@ class Worker:
         self._stop_jobs_on_exit = stop_jobs_on_exit
         self._tasks = Tasks()
         self._running = RunningJobs(executor, store, JobCounts(self._quotas), self._tasks)
-        self._starts = Starts(executor, store, self._running, self._tasks)
+        self._starts = Starts(executor, store, self._running, self._tasks, output or OutputPolicy())
         self._entered = False
         self.recovery = RecoveryReport()
 
@@ -261,26 +263,31 @@ class Worker:
             job = live.job
         return job
 
-    async def stream(self, job_id: str, offset: int = 0, *, follow: bool = True) -> AsyncGenerator[Chunk, None]:
-        """The output from `offset` on: what is there and, with `follow`, what comes until the job has ended.
+    async def stream(
+        self, job_id: str, selection: Selection | int = 0, *, follow: bool = True
+    ) -> AsyncGenerator[Chunk | Gap, None]:
+        """A selection of the output, or all from an offset on; with `follow`, also what comes until the job has ended.
 
-        Chunks have at most `CHUNK_BYTES`: large ones where there is backlog, what there is where not. Raises
-        `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end or below 0.
+        Chunks have at most `CHUNK_BYTES`: large ones where there is backlog, what there is where not. Where output is
+        missing there is a gap. Raises `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end, below
+        0 or, unless it is 0, before the first byte that is kept.
         """
         job = await self.get(job_id)
         live = self._running.get(job_id)
+        wanted = Selection(offset=max(0, selection)) if isinstance(selection, int) else selection
         try:
-            output = self._executor.open_output(job_id)
+            output = self._executor.open_output(job_id, indexed=is_indexed(job, wanted))
         except FileNotFoundError:  # it has been removed since
             raise JobNotFoundError(job_id) from None
         if live is not None:
             live.follow(output)
         try:
-            size = output.size() if job.end is None else job.end.output_bytes
-            if not 0 <= offset <= size:
-                raise OffsetOutOfRangeError(job_id, offset=offset, first=0, end=size)
-            async for chunk in chunks(output, offset, size, live if follow else None):
-                yield chunk
+            first, end = range_of(output, job)
+            offset = selection if isinstance(selection, int) else selection.offset
+            if offset and not first <= offset <= end:
+                raise OffsetOutOfRangeError(job_id, offset=offset, first=first, end=end)
+            async for piece in pieces(output, job, wanted, live if follow else None):
+                yield piece
         finally:
             if live is not None:
                 live.unfollow(output)

@@ -18,7 +18,7 @@ from jobworker.core.job import Job
 from jobworker.core.spec import JobSpec
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import needs_root
-from tests.support.workers import LIMIT, Gate, open_files, output_of, said, shell
+from tests.support.workers import LIMIT, Gate, chunks_of, open_files, output_of, said, shell
 
 ODD = bytes(range(256)) * 300 + b"\xff\xfe\x00" + b"no newline at the end"
 
@@ -36,7 +36,7 @@ async def test_100_mb_of_random_bytes_are_the_same_live_and_late(worker: Worker,
     size = 100_000_000
     job = await worker.start(shell(f"head -c {size} /dev/urandom | tee /dev/stderr | sha256sum > {shared}/sum"), "ada")
     live, offset = hashlib.sha256(), 0
-    async for chunk in worker.stream(job.id):
+    async for chunk in chunks_of(worker, job.id):
         assert chunk.offset == offset
         assert 0 < len(chunk.data) <= 1024 * 1024
         live.update(chunk.data)
@@ -56,7 +56,7 @@ async def test_output_is_bytes_and_can_be_read_from_any_offset(worker: Worker, o
         assert await output_of(worker, job, offset) == ODD[offset:]
     for offset in (-1, len(ODD) + 1, 2**63):
         with pytest.raises(OffsetOutOfRangeError) as error:
-            await anext(aiter(worker.stream(job.id, offset)))
+            await anext(aiter(chunks_of(worker, job.id, offset)))
         assert (error.value.first, error.value.end, error.value.offset) == (0, len(ODD), offset)
 
 
@@ -65,10 +65,10 @@ async def test_offsets_of_a_running_job_end_where_its_output_ends(worker: Worker
     job = await worker.start(shell(f"echo ready; read x < {gate.path}; echo more"), "ada")
     await said(worker, job)
     with pytest.raises(OffsetOutOfRangeError) as error:
-        await anext(aiter(worker.stream(job.id, 7)))
+        await anext(aiter(chunks_of(worker, job.id, 7)))
     assert error.value.end == 6
-    assert [chunk.data async for chunk in worker.stream(job.id, follow=False)] == [b"ready\n"]
-    assert [chunk async for chunk in worker.stream(job.id, 6, follow=False)] == []
+    assert [chunk.data async for chunk in chunks_of(worker, job.id, follow=False)] == [b"ready\n"]
+    assert [chunk async for chunk in chunks_of(worker, job.id, 6, follow=False)] == []
     assert (await worker.get(job.id)).output_bytes == 6
     rest = asyncio.ensure_future(output_of(worker, job, 6))
     gate.open()
@@ -80,7 +80,7 @@ async def test_a_reader_that_does_not_follow_ends_even_if_the_job_never_stops_wr
     job = await worker.start(shell("echo ready; exec yes"), "ada")
     await said(worker, job)
     async with asyncio.timeout(LIMIT):
-        data = [chunk.data async for chunk in worker.stream(job.id, follow=False)]
+        data = [chunk.data async for chunk in chunks_of(worker, job.id, follow=False)]
     assert data
     await worker.stop(job.id, by="ada", grace=timedelta(0))
 
@@ -123,9 +123,9 @@ async def test_a_follower_that_leaves_leaves_nothing(worker: Worker, gate: Gate)
     await said(worker, job)
     files, tasks = sorted(open_files()), len(asyncio.all_tasks())
     for _ in range(20):
-        async with aclosing(worker.stream(job.id)) as stream:
+        async with aclosing(chunks_of(worker, job.id)) as stream:
             await anext(stream)
-        async with aclosing(worker.stream(job.id)):
+        async with aclosing(chunks_of(worker, job.id)):
             pass
         waiting = asyncio.ensure_future(output_of(worker, job))
         while open_files() == files:  # noqa: ASYNC110 - until it has begun
@@ -143,7 +143,7 @@ async def test_a_slow_follower_blocks_nobody(worker: Worker) -> None:
     """A job writes megabytes and ends while a follower sits at the first byte; it gets every byte later."""
     size = 20_000_000
     job = await worker.start(shell(f"echo ready; head -c {size} /dev/zero"), "ada")
-    async with aclosing(worker.stream(job.id)) as slow:
+    async with aclosing(chunks_of(worker, job.id)) as slow:
         data = (await anext(slow)).data
         ended = await worker.wait(job.id)
         assert ended.output_bytes == size + 6
@@ -163,7 +163,7 @@ async def test_a_follow_is_live_and_backlog_is_coalesced(worker: Worker, gate: G
         "ada",
     )
     await said(worker, job)
-    async with aclosing(worker.stream(job.id)) as stream:
+    async with aclosing(chunks_of(worker, job.id)) as stream:
         assert len((await anext(stream)).data) == 2000 * 5 + 6
         gate.open()
         assert (await anext(stream)).data == b"end\n"
@@ -195,7 +195,7 @@ async def test_removing_a_job_does_not_cut_off_its_reader(worker: Worker) -> Non
     """Who has begun to read reads to the end; who comes later finds no job."""
     job = await worker.start(shell("head -c 3000000 /dev/zero"), "ada")
     await worker.wait(job.id)
-    async with aclosing(worker.stream(job.id)) as stream:
+    async with aclosing(chunks_of(worker, job.id)) as stream:
         size = len((await anext(stream)).data)
         await worker.remove(job.id)
         async for chunk in stream:
@@ -207,11 +207,13 @@ async def test_removing_a_job_does_not_cut_off_its_reader(worker: Worker) -> Non
 
 @needs_root
 @pytest.mark.timeout(60)
-def test_a_full_disk_stops_no_job(shared: Path) -> None:
-    """The job goes on to its end; what was kept has no gap; what was dropped is counted; the end is recorded."""
+@pytest.mark.parametrize("reserve", [0, 100_000])
+def test_a_full_disk_stops_no_job(shared: Path, reserve: int) -> None:
+    """What cannot be kept is a gap at its place; what comes once there is room is kept; a reserve is for records."""
     mounted = shared / "disk"
     mounted.mkdir()
-    command = f"mount -t tmpfs -o size=2m none {mounted} && exec {sys.executable} -m tests.support.full_disk {mounted}"
+    program = f"{sys.executable} -m tests.support.full_disk {mounted} {reserve}"
+    command = f"mount -t tmpfs -o size=2m none {mounted} && exec {program}"
     tried = subprocess.run(
         ["unshare", "-m", "sh", "-c", command],
         cwd=Path(__file__).parents[3],

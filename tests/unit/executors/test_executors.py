@@ -7,11 +7,13 @@ import os
 import pwd
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobworker.core.errors import InvalidArgumentError
+from jobworker.core.output import Chunk, Gap, GapReason
 from jobworker.executors.output import FileOutput, GrowthWatch
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.supervisors import BURY
@@ -90,23 +92,23 @@ async def test_readers_of_a_file_are_told_that_it_has_grown(tmp_path: Path) -> N
     watch = GrowthWatch()
     path = tmp_path / "output"
     path.write_bytes(b"one")
-    readers = [FileOutput(os.fsencode(path), watch) for _ in range(3)]
+    readers = [FileOutput(os.fsencode(tmp_path), watch, indexed=indexed) for indexed in (False, True, False)]
     for reader in readers:
-        assert await reader.read(0, 100) == b"one"
-        assert await reader.read(3, 100) == b""
-        assert await reader.read(9, 100) == b""
+        assert await reader.read(0, 100, final=False) == Chunk(offset=0, data=b"one")
+        assert await reader.read(3, 100, final=False) is None
+        assert await reader.read(9, 100, final=False) is None
     waiting = [asyncio.ensure_future(reader.changed()) for reader in readers]
     await asyncio.sleep(0)
     with path.open("ab") as file:
         file.write(b"two")
     async with asyncio.timeout(10):
         await asyncio.gather(*waiting)
-    assert [await reader.read(3, 2) for reader in readers] == [b"tw"] * 3
+    assert [await reader.read(3, 5, final=False) for reader in readers] == [Chunk(offset=3, data=b"tw")] * 3
     assert open_files().count("anon_inode:inotify") == 1
     readers[0].close()
     path.unlink()
     for reader in readers[1:]:
-        assert await reader.read(0, 100) == b"onetwo"
+        assert await reader.read(0, 100, final=False) == Chunk(offset=0, data=b"onetwo")
         reader.wake()
         await reader.changed()
         reader.close()
@@ -117,13 +119,33 @@ async def test_readers_of_a_file_are_told_that_it_has_grown(tmp_path: Path) -> N
 async def test_a_backlog_is_read_without_stopping_the_loop(tmp_path: Path) -> None:
     """Large reads happen elsewhere, and give what small ones would."""
     watch = GrowthWatch()
-    path = tmp_path / "output"
     data = os.urandom(3_000_000)
-    path.write_bytes(data)
-    reader = FileOutput(os.fsencode(path), watch)
-    assert reader.size() == len(data)
-    assert await reader.read(5, 1 << 20) == data[5 : 5 + (1 << 20)]
-    assert await reader.read(2_999_000, 1 << 20) == data[2_999_000:]
+    (tmp_path / "output").write_bytes(data)
+    reader = FileOutput(os.fsencode(tmp_path), watch, indexed=False)
+    assert reader.extent().end == len(data)
+    for offset in (5, 2_999_000):
+        piece = await reader.read(offset, len(data), final=False)
+        assert piece == Chunk(offset=offset, data=data[offset : offset + (1 << 20)])
+    reader.close()
+    watch.close()
+
+
+async def test_what_has_been_given_back_is_never_taken_for_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader whose bytes are given back while it reads them is told of a gap: it looks after the read."""
+    watch = GrowthWatch()
+    (tmp_path / "output").write_bytes(bytes(3_000_000))
+    reader = FileOutput(os.fsencode(tmp_path), watch, indexed=False)
+
+    def read_late(fd: int, size: int, offset: int, pread: Callable[[int, int, int], bytes] = os.pread) -> bytes:
+        data = pread(fd, size, offset)
+        if offset == 5 and size > 1000:
+            (tmp_path / "gaps").write_bytes((2_000_000).to_bytes(8, "little"))
+        return data
+
+    monkeypatch.setattr(os, "pread", read_late)
+    assert await reader.read(5, 3_000_000, final=False) == Gap(offset=5, length=1_999_995, reason=GapReason.TRIMMED)
     reader.close()
     watch.close()
 
@@ -133,6 +155,6 @@ async def test_a_file_that_is_not_there_leaves_nothing_open(tmp_path: Path) -> N
     watch = GrowthWatch()
     files = sorted(open_files())
     with pytest.raises(FileNotFoundError):
-        FileOutput(os.fsencode(tmp_path / "none"), watch)
+        FileOutput(os.fsencode(tmp_path / "none"), watch, indexed=False)
     assert sorted(open_files()) == files
     watch.close()

@@ -16,7 +16,6 @@ import pytest
 from jobworker.runtime import protocol
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.output import OutputPump
 from jobworker.runtime.protocol import Message
 
 
@@ -234,50 +233,6 @@ def content(directory: JobDir) -> bytes:
         os.close(fd)
 
 
-def test_a_pump_keeps_all_and_ends_with_the_last_writer(directory: JobDir) -> None:
-    """Its size is the file's; the pipe's end is its end."""
-    pump = OutputPump(directory.create_output())
-    assert directory.output_size() == 0
-    assert not pump.pump()
-    os.write(pump.write_end, b"one\0")
-    assert pump.pump()
-    os.write(pump.write_end, b"two")
-    pump.close_write_end()
-    pump.drain()
-    assert (pump.size, pump.dropped) == (7, 0)
-    assert not pump.pump()
-    assert pump.ended
-    assert content(directory) == b"one\0two"
-    with pytest.raises(FileExistsError):
-        directory.create_output()
-    os.close(pump.file)
-    os.close(pump.read_end)
-
-
-def test_a_pump_that_cannot_keep_drops_and_counts(tmp_path: Path) -> None:
-    """From the first byte that the file cannot take nothing more is kept, even if there is room again."""
-    code = f"""
-import os, resource, signal
-from jobworker.linux import sandbox
-from jobworker.runtime.output import OutputPump
-sandbox.default_signals()  # as in a supervisor, which SIGXFSZ must not end either
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-pump = OutputPump(os.open({str(tmp_path / "output")!r}, os.O_WRONLY | os.O_CREAT))
-total = 0
-for _ in range(5):
-    total += os.write(pump.write_end, b"x" * 60_000)
-    pump.drain()
-assert pump.size <= 100_000 and pump.dropped > 0, (pump.size, pump.dropped)
-kept = pump.size
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-total += os.write(pump.write_end, b"y" * 1000)
-pump.drain()
-assert pump.size == kept == os.fstat(pump.file).st_size
-assert pump.size + pump.dropped == total
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_a_job_deaf_to_the_signal_of_its_time_limit_is_killed_after_the_grace(directory: JobDir) -> None:
     """By the supervisor alone, with nobody connected; here with a grace of 0.1 s instead of 10."""
     code = f"""
@@ -298,7 +253,8 @@ user = dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
 launch = dict(env={{"PATH": "/bin:/usr/bin"}}, cgroup=None, boot_id="", sync=True, **user)
 directory.write("spec", {{"job": job_record(job), "launch": launch}}, sync=False)
 sandbox.default_signals()
-job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, splice=True, sync=True)
+output = dict(mode="COMBINED", limit=None, policy=None, reserve=0, splice=True)
+job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, output=output, sync=True)
 supervisor.supervise(directory, directory.listen(), job)
 """
     subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[directory.fd])

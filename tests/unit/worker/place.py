@@ -13,6 +13,7 @@ from jobworker.core.limits import Limits
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
 from jobworker.executors.base import Execution, ExecutorInfo, Outcome, Output
+from jobworker.runtime.gaps import Extent
 
 USAGE = Usage(wall_seconds=2, cpu_seconds=1, memory_bytes=5)
 
@@ -118,13 +119,13 @@ class Place:
         limits = execution.limits[-1] if execution.limits else job.limits
         return replace(job, limits=limits), execution
 
-    def open_output(self, job_id: str) -> Output:
+    def open_output(self, job_id: str, *, indexed: bool) -> Output:  # noqa: ARG002 - of the protocol
         """There is none."""
         raise FileNotFoundError(job_id)
 
-    def output_size(self, job_id: str) -> int:  # noqa: ARG002 - of the protocol
+    def output_extent(self, job_id: str) -> Extent:  # noqa: ARG002 - of the protocol
         """There is none."""
-        return 0
+        return Extent()
 
     async def remove(self, job_id: str) -> None:
         """Forget it."""

@@ -1,0 +1,72 @@
+"""The index of an output file: when each part of it arrived, and from which stream.
+
+The parts follow each other. A record says where one ends, when it arrived and what it is. Parts of the same kind that
+come within a millisecond are one, whose record is written again as it grows.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+
+from jobworker.core.output import Stream
+from jobworker.linux import syscalls
+from jobworker.runtime import jobdir
+from jobworker.runtime.jobdir import JobDir
+
+RECORD = struct.Struct("<QQ")  # offset of the end; nanoseconds since the epoch, shifted by KIND_BITS, and the kind
+KINDS = (Stream.COMBINED, Stream.STDOUT, Stream.STDERR, None)
+KIND_BITS = 2
+MISSING = 3  # the kind of a part that could not be kept
+
+_MERGE = 1_000_000  # nanoseconds; else a job that writes single bytes would have an index larger than its output
+_BLOCK = 4096
+
+
+class IndexWriter:
+    """Appends records. What cannot be written is kept, and has to be before the next one: see `flush`."""
+
+    def __init__(self, directory: JobDir) -> None:
+        self._directory = directory
+        self._fd = -1
+        self._count = 0
+        self._kind = -1
+        self._time = 0
+        self._unwritten = b""
+        self._freed = 0  # bytes from the beginning
+
+    def add(self, end: int, kind: int) -> None:
+        """All up to `end` that has no record yet has arrived now. Raises `OSError`."""
+        now = max(time.time_ns(), self._time)  # a clock that is set back does not make times unordered
+        if kind != self._kind or now - self._time >= _MERGE:
+            self._count += 1
+            self._kind = kind
+            self._time = now
+        self._unwritten = RECORD.pack(end, self._time << KIND_BITS | kind)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what could not be written. Raises `OSError`."""
+        if self._unwritten:
+            if self._fd < 0:
+                self._fd = self._directory.open_to_write(jobdir.INDEX)
+            jobdir.write_at(self._fd, self._unwritten, (self._count - 1) * RECORD.size)
+            self._unwritten = b""
+
+    def trim(self, first: int) -> None:
+        """Give back the blocks of records of parts that end before `first`. Raises `OSError`."""
+        low, high = self._freed // RECORD.size, self._count
+        while low < high:
+            middle = (low + high) // 2
+            end, _ = RECORD.unpack(os.pread(self._fd, RECORD.size, middle * RECORD.size))
+            low, high = (middle + 1, high) if end <= first else (low, middle)
+        free = low * RECORD.size // _BLOCK * _BLOCK
+        if free > self._freed:
+            syscalls.punch_hole(self._fd, self._freed, free - self._freed)
+            self._freed = free
+
+    def sync(self) -> None:
+        """Have it survive a power cut. Raises `OSError`."""
+        if self._fd >= 0:
+            os.fsync(self._fd)

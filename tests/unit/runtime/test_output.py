@@ -1,0 +1,155 @@
+"""What is kept of a job's output, and what is said of the rest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from jobworker.core.output import Gap, GapReason
+from jobworker.executors.index import FileIndex
+from jobworker.runtime.gaps import Extent, GapReader, extent
+from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.output import OutputPipe, OutputPump
+
+LIMIT = 65_536
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Generator[JobDir]:
+    """A job directory."""
+    with JobDir.create(tmp_path / "job") as directory:
+        yield directory
+
+
+class Kept:
+    """A pump and a pipe of a directory."""
+
+    def __init__(self, directory: JobDir, **output: object) -> None:
+        defaults = {"limit": None, "policy": None, "reserve": 0, "splice": True}
+        self.pump = OutputPump(directory, {**defaults, **output})
+        self.pipe = OutputPipe()
+        self._directory = directory
+
+    def write(self, data: bytes) -> None:
+        """Have some output come."""
+        os.write(self.pipe.write_end, data)
+        self.pump.drain(self.pipe)
+
+    def content(self) -> bytes:
+        """The file."""
+        fd = self._directory.open_output()
+        try:
+            return os.pread(fd, 1 << 24, 0)
+        finally:
+            os.close(fd)
+
+    def extent(self) -> Extent:
+        """What a reader finds."""
+        return extent(dir_fd=self._directory.fd)
+
+    def gaps(self) -> list[Gap]:
+        """All gaps."""
+        gaps, found, offset = GapReader(), list[Gap](), 0
+        fd = self._directory.open_to_write("gaps")
+        gaps.read(fd)
+        os.close(fd)
+        while (gap := gaps.after(offset)) is not None:
+            found.append(gap)
+            offset = gap.end
+        return found
+
+
+@pytest.mark.parametrize("splice", [True, False])
+def test_a_pump_keeps_all_and_ends_with_the_last_writer(directory: JobDir, *, splice: bool) -> None:
+    """Its size is the file's; the pipe's end is its end; nothing is said to be missing."""
+    kept = Kept(directory, splice=splice)
+    assert directory.output_size() == 0
+    assert not kept.pump.pump(kept.pipe)
+    kept.write(b"one\0")
+    os.write(kept.pipe.write_end, b"two")
+    kept.pipe.close_write_end()
+    kept.pump.drain(kept.pipe)
+    assert not kept.pump.pump(kept.pipe)
+    assert kept.pipe.ended
+    assert kept.content() == b"one\0two"
+    assert kept.extent() == Extent(first=0, end=7, dropped=0, size=7)
+    with pytest.raises(FileNotFoundError):
+        os.stat("gaps", dir_fd=directory.fd)
+    with pytest.raises(FileExistsError):
+        directory.create_output()
+
+
+@pytest.mark.parametrize("splice", [True, False])
+def test_what_a_file_cannot_take_is_a_gap_after_which_keeping_goes_on(tmp_path: Path, *, splice: bool) -> None:
+    """Dropped bytes are counted and have offsets; what comes when there is room again is at its offset."""
+    code = f"""
+import os, resource
+from pathlib import Path
+from jobworker.core.output import Gap, GapReason
+from jobworker.linux import sandbox
+from jobworker.runtime import output
+from jobworker.runtime.jobdir import JobDir
+from tests.unit.runtime.test_output import Kept
+output.FULL_RETRY = 0
+sandbox.default_signals()  # as in a supervisor, which SIGXFSZ must not end either
+kept = Kept(JobDir.create({str(tmp_path / "job")!r}), splice={splice})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+for _ in range(5):
+    kept.write(b"x" * 60_000)
+pump = kept.pump
+assert pump.size == 300_000, pump.size
+first = pump.size - pump.dropped
+assert kept.gaps() == [Gap(offset=first, length=pump.dropped, reason=GapReason.DISK_FULL)]
+assert kept.extent().end == 300_000
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+kept.write(b"y" * 1000)
+assert kept.content() == b"x" * first + bytes(pump.dropped) + b"y" * 1000
+assert kept.extent() == (0, 301_000, pump.dropped, 301_000)
+assert len(kept.gaps()) == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+@pytest.mark.parametrize("policy", ["STOP", "DROP"])
+def test_never_more_than_the_limit_is_kept(directory: JobDir, policy: str) -> None:
+    """Exactly that much is no excess; the next byte is, and is dropped and counted with all that follow."""
+    kept = Kept(directory, limit=LIMIT, policy=policy)
+    kept.write(b"x" * (LIMIT - 10))
+    kept.write(b"y" * 10)
+    assert not kept.pump.over_limit
+    kept.write(b"z" * 5)
+    assert kept.pump.over_limit
+    kept.write(b"z" * 100_000)
+    assert kept.pump.settle()
+    assert kept.content() == b"x" * (LIMIT - 10) + b"y" * 10
+    assert kept.gaps() == [Gap(offset=LIMIT, length=100_005, reason=GapReason.LIMIT)]
+    assert kept.extent() == Extent(first=0, end=LIMIT + 100_005, dropped=100_005, size=LIMIT)
+
+
+def test_a_ring_keeps_at_least_its_limit_and_little_more(directory: JobDir) -> None:
+    """What is told to be kept is there, what is not takes no room on the disk, in the index neither."""
+    kept = Kept(directory, limit=LIMIT, policy="KEEP_LAST")
+    written, first = b"", 0
+    for number in range(5000):
+        piece = b"%09d\n" % number * 20
+        written += piece
+        kept.pump._index._time -= 2_000_000  # pyright: ignore[reportPrivateUsage] - as if milliseconds had passed
+        kept.write(piece)
+        first = kept.pump.first
+        assert min(len(written), LIMIT) <= len(written) - first <= LIMIT * 5 // 4
+    assert kept.extent() == Extent(first=first, end=len(written), dropped=0, size=len(written))
+    assert kept.content() == bytes(first) + written[first:]
+    assert not kept.pump.over_limit
+    for name, bound in (("output", LIMIT * 3 // 2), ("index", 16 * 1024)):
+        assert os.stat(name, dir_fd=directory.fd).st_blocks * 512 <= bound
+    index = FileIndex(os.fsencode(f"/proc/self/fd/{directory.fd}/index"))
+    assert len(index) == 5000
+    spans = index.spans(0, 5000)
+    assert [span.end for span in spans] == sorted(span.end for span in spans)
+    assert [span.end for span in spans if span.end > first] == list(range(first // 200 * 200 + 200, 1_000_001, 200))
+    index.close()
