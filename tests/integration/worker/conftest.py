@@ -16,19 +16,20 @@ from jobworker.executors import local
 from jobworker.executors.base import CgroupMode
 from jobworker.executors.place import Place, take_place
 from jobworker.store.base import Durability
-from jobworker.worker import Quotas, Retention, Worker, local_worker
+from jobworker.worker import OutputPolicy, Quotas, Retention, Worker, local_worker
 from tests.support.workers import CGROUP_V2, Gate
 
 
 class NewWorker(Protocol):
     """Makes workers on the directory of a test, one after the other."""
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - as `local_worker`
         self,
         *,
         durability: Durability = "process",
         quotas: Quotas | None = None,
         retention: Retention | None = None,
+        output: OutputPolicy | None = None,
         job_user: str | None = None,
         stop_jobs_on_exit: bool = False,
     ) -> AbstractAsyncContextManager[Worker]:
