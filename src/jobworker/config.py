@@ -21,6 +21,13 @@ from jobworker.core.address import Address
 from jobworker.core.errors import InvalidArgumentError, LimitAboveMaximumError
 from jobworker.core.limit_options import OPTIONS, limits_of
 from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.output import (
+    DEFAULT_OUTPUT_LIMIT,
+    DEFAULT_OUTPUT_RESERVE,
+    OutputLimit,
+    OutputPolicy,
+    OverflowPolicy,
+)
 from jobworker.core.units import format_duration, format_size, parse_duration, parse_size
 
 PREFIX = "JOBWORKER_"
@@ -149,6 +156,24 @@ class ServerSettings:
     retention_bytes: Annotated[int, SIZE, "When the output of ended jobs is larger in all, the oldest are removed."] = (
         50 * 1024**3
     )
+    output_limit: Annotated[int, SIZE, "How much output is kept of a job that asks for no limit."] = (
+        DEFAULT_OUTPUT_LIMIT
+    )
+    output_policy: Annotated[
+        Literal["stop", "drop", "keep-last"],
+        _one_of("stop", "drop", "keep-last"),
+        "What a job meets whose output reaches its limit, unless it asks for something: it is stopped, the rest is "
+        "dropped, or the oldest makes room.",
+    ] = "keep-last"
+    max_output_limit: Annotated[
+        int | None, SIZE, "The largest output limit that a job may ask for; none by default."
+    ] = None
+    output_reserve: Annotated[
+        int, SIZE, "What output leaves free of its disk, for records; with less, output is lost as on a full disk."
+    ] = DEFAULT_OUTPUT_RESERVE
+    max_state_bytes: Annotated[
+        int | None, SIZE, "No job is started while the output of all takes more of the disk; no bound by default."
+    ] = None
     cgroups: Annotated[
         Literal["require", "auto", "off"],
         _one_of("require", "auto", "off"),
@@ -173,6 +198,26 @@ class ServerSettings:
                 f"max_request_bytes ({format_size(self.max_request_bytes)}) is less than max_command_bytes "
                 f"({format_size(self.max_command_bytes)}), so that a command of that size could not be sent"
             )
+        if self.max_output_limit is not None and self.max_output_limit < self.output_limit:
+            raise SettingsError(
+                f"max_output_limit ({format_size(self.max_output_limit)}) is less than output_limit "
+                f"({format_size(self.output_limit)}), which jobs get that ask for none"
+            )
+        try:
+            OutputLimit(size=self.output_limit)
+        except InvalidArgumentError as error:
+            raise SettingsError(f"output_limit {error.problem}") from None
+
+    @property
+    def output(self) -> OutputPolicy:
+        """What these settings say about output."""
+        policy = OverflowPolicy(self.output_policy.upper().replace("-", "_"))
+        return OutputPolicy(
+            default=OutputLimit(size=self.output_limit, policy=policy),
+            maximum=self.max_output_limit,
+            reserve=self.output_reserve,
+            max_state_bytes=self.max_state_bytes,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

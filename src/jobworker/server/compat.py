@@ -17,6 +17,7 @@ from jobworker.api.compat import worker_pb2 as pb
 from jobworker.api.compat.worker_pb2_grpc import WorkerServiceServicer
 from jobworker.core.errors import JobEndedError
 from jobworker.core.job import JobEnd
+from jobworker.core.output import Chunk
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
 from jobworker.server.call import Context, current_call, reach
@@ -64,9 +65,10 @@ class WorkerService(WorkerServiceServicer):
         self, request: pb.GetStreamRequest, context: Context
     ) -> AsyncIterator[pb.GetStreamResponse]:
         job = await reach(self._worker, request.id)
-        async with aclosing(self._worker.stream(job.id)) as chunks:
-            async for chunk in chunks:
-                yield pb.GetStreamResponse(result=chunk.data)
+        async with aclosing(self._worker.stream(job.id)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Chunk):  # it has no word for what is missing
+                    yield pb.GetStreamResponse(result=piece.data)
 
 
 def _exit_code(end: JobEnd) -> int:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from google.protobuf.empty_pb2 import Empty
 
 from jobworker.api import convert
+from jobworker.api.convert_output import piece_message, selection_from
 from jobworker.api.limit_names import wire_limit
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.api.v1.jobs_pb2_grpc import JobServiceServicer
@@ -37,7 +38,6 @@ class JobService(JobServiceServicer):
         call = current_call.get()
         convert.refuse_unknown_fields(request)
         spec = convert.spec_from(request.spec)
-        _refuse_what_is_not_done_yet(request)
         job = await self._worker.start(
             spec, call.principal.name, request.request_id or None, limit_policy=self._limits.of(call.principal)
         )
@@ -109,14 +109,13 @@ class JobService(JobServiceServicer):
         self, request: pb.StreamOutputRequest, context: Context
     ) -> AsyncIterator[pb.StreamOutputResponse]:
         await reach(self._worker, request.job_id)
-        _refuse_what_is_not_done_yet(request)
-        end = request.offset
-        async with aclosing(self._worker.stream(request.job_id, request.offset, follow=request.follow)) as chunks:
-            async for chunk in chunks:
-                yield pb.StreamOutputResponse(
-                    offset=chunk.offset, data=chunk.data, stream=pb.StreamOutputResponse.COMBINED
-                )
-                end = chunk.offset + len(chunk.data)
+        convert.refuse_unknown_fields(request)
+        selection = selection_from(request)
+        end = selection.offset
+        async with aclosing(self._worker.stream(request.job_id, selection, follow=request.follow)) as pieces:
+            async for piece in pieces:
+                yield piece_message(piece)
+                end = piece.end
         job = await self._worker.get(request.job_id)
         yield pb.StreamOutputResponse(offset=end, job=convert.job_message(job))
 
@@ -159,12 +158,3 @@ class JobService(JobServiceServicer):
             token=token or None,
             max_bytes=MAX_PAGE_BYTES,
         )
-
-
-def _refuse_what_is_not_done_yet(request: pb.StartJobRequest | pb.StreamOutputRequest) -> None:
-    """A wish that the worker cannot fulfil must not be dropped."""
-    names = ("output", "output_limit", "streams", "tail_lines", "since", "until", "times")
-    message, path = (request.spec, "spec.") if isinstance(request, pb.StartJobRequest) else (request, "")
-    for descriptor, value in message.ListFields():
-        if descriptor.name in names and not (descriptor.name == "output" and value == pb.JobSpec.COMBINED_OUTPUT):
-            raise InvalidArgumentError(f"{path}{descriptor.name}", "this version of the server does not do this yet")

@@ -68,6 +68,7 @@ async def _serve(settings: ServerSettings, files: CertificateFiles, certificates
                         command_bytes=settings.max_command_bytes,
                     ),
                     retention=Retention(age=settings.retention_age, total_bytes=settings.retention_bytes),
+                    output=settings.output,
                     job_user=settings.job_user,
                     cgroups=settings.cgroups,
                     stop_jobs_on_exit=settings.stop_jobs_on_exit,

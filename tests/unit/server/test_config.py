@@ -14,6 +14,7 @@ from jobworker.core.address import Address
 from jobworker.core.limit_options import OPTIONS
 from jobworker.core.limit_policy import LimitPolicy
 from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.output import OutputLimit, OutputPolicy, OverflowPolicy
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
 REQUIRED = {name: f"/etc/jobworker/{name}" for name, setting in SETTINGS.items() if setting.required}
@@ -36,6 +37,11 @@ SAID = {
     "max_request_bytes": ("1M", 1_000_000),
     "retention_age": ("12h", timedelta(hours=12)),
     "retention_bytes": ("2GiB", 2 * 1024**3),
+    "output_limit": ("1GiB", 1024**3),
+    "output_policy": ("drop", "drop"),
+    "max_output_limit": ("2GiB", 2 * 1024**3),
+    "output_reserve": ("1MiB", 1024**2),
+    "max_state_bytes": ("3GiB", 3 * 1024**3),
     "cgroups": ("require", "require"),
     "audit_log": ("/var/log/audit", Path("/var/log/audit")),
     "log_level": ("warning", "warning"),
@@ -94,6 +100,36 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     assert load(file=file).audit_log == tmp_path / "log/audit"
     assert load(audit_log="~/audit").audit_log == Path.home() / "audit"
     assert load(audit_log="audit").audit_log == Path("audit")
+
+
+def test_output_has_a_limit_unless_told_otherwise() -> None:
+    """The defaults, and what the settings say together."""
+    assert load().output == OutputPolicy()
+    assert load().output.default == OutputLimit(size=10 * 1024**3, policy=OverflowPolicy.KEEP_LAST)
+    said = load(
+        output_limit="1MiB", output_policy="stop", max_output_limit="1GiB", output_reserve="5", max_state_bytes="9"
+    )
+    assert said.output == OutputPolicy(
+        default=OutputLimit(size=1024**2, policy=OverflowPolicy.STOP),
+        maximum=1024**3,
+        reserve=5,
+        max_state_bytes=9,
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, text",
+    [
+        ({"max_output_limit": "1GiB"}, "max_output_limit (1GiB) is less than output_limit (10GiB)"),
+        ({"output_limit": "1k"}, "output_limit must be 65536 to"),
+        ({"output_policy": "KEEP_LAST"}, "none of stop, drop, keep-last"),
+    ],
+)
+def test_an_output_limit_that_cannot_be_is_refused(flags: dict[str, str], text: str) -> None:
+    """Before the server starts, and by the setting's name."""
+    with pytest.raises(SettingsError) as refused:
+        load_settings(flags=REQUIRED | flags, environ={})
+    assert text in str(refused.value)
 
 
 @pytest.mark.parametrize("target", ["stderr", "off"])
