@@ -21,7 +21,7 @@ from benchmarks.report import report, write
 from benchmarks.rest import Rest
 from benchmarks.server import Certificates, running_server
 
-_OPENSSH = "OpenSSH"
+_OPENSSH, _REST = "OpenSSH", "a server at rest"
 
 Part = Callable[[], Iterable[Measured]]
 
@@ -78,7 +78,7 @@ def _measure(folder: Path, options: argparse.Namespace, stack: ExitStack) -> Fig
     once: dict[str, Part] = {
         "many followers": lambda: live.measure_crowd(server, options.crowd),
         "ended jobs": lambda: ended.measure(server, options.ended),
-        "a server at rest": lambda: rest.measure(folder, certificates, at_rest),
+        _REST: lambda: rest.measure(folder, certificates, at_rest, database),
     }
     if options.only in _OPENSSH:
         try:
@@ -87,8 +87,8 @@ def _measure(folder: Path, options: argparse.Namespace, stack: ExitStack) -> Fig
             figures.leave_out(_OPENSSH, str(reason))
         else:
             in_turn[_OPENSSH] = lambda: ssh.measure(config, output_bytes=output_bytes)
-    if options.only in "lists":
-        _say("making a database of jobs to list")
+    if any(options.only in title for title in ("lists", _REST)):
+        _say("making a database of jobs to list and to remember")
         listing.fill(database, options.listed)
     rounds = [(f"round {number} of {options.rounds}", in_turn) for number in range(1, options.rounds + 1)]
     for when, parts in [*rounds, ("once", once)]:

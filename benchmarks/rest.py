@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import statistics
 import tempfile
 import time
@@ -51,27 +52,27 @@ class Rest:
         return f"ListJobs, first page of {jobs} ended jobs"
 
 
-def measure(folder: Path, certificates: Certificates, rest: Rest) -> Iterable[Measured]:
-    """One round, of a server whose state was made beforehand."""
+def measure(folder: Path, certificates: Certificates, rest: Rest, database: Path) -> Iterable[Measured]:
+    """One round, of a server that remembers the jobs of a database that `benchmarks.listing.fill` has made."""
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        database = _remember(Path(fresh, "state"), rest.ended)
+        copied = _remember(Path(fresh, "state"), database)
         with (
             running_server(Path(fresh), certificates, "--retention-age", "36500d") as server,
             gate.closed_gate() as closed,
         ):
-            yield from asyncio.run(_measure(server, rest, closed, database))
+            yield from asyncio.run(_measure(server, rest, closed, copied))
 
 
-def _remember(state: Path, count: int) -> Path:
-    """Jobs in the database, with the empty directories without which the server would forget them."""
+def _remember(state: Path, database: Path) -> Path:
+    """A copy of the database, with the empty directories of its jobs, without which the server would forget them."""
     state.mkdir(mode=0o700)
-    jobs, database = state / "jobs", state / "jobs.db"
+    jobs, copied = state / "jobs", state / "jobs.db"
     jobs.mkdir(mode=0o700)
-    listing.fill(database, count)
-    with closing(open_database(database, "process")) as connection:
+    shutil.copy(database, copied)
+    with closing(open_database(copied, "process")) as connection:
         for (job_id,) in connection.execute("SELECT id FROM jobs"):
             (jobs / job_id).mkdir()
-    return database
+    return copied
 
 
 async def _measure(server: Server, rest: Rest, closed: Gate, database: Path) -> list[Measured]:
