@@ -177,8 +177,12 @@ class Executor(Protocol):
         """What it is."""
         ...
 
+    def new_id(self) -> str:
+        """The id for a job that is to be started; one that is not, after all, has to be removed."""
+        ...
+
     async def start(self, job: Job) -> Execution:
-        """Run a job with the limits of `job.limits`.
+        """Run a job, whose id is a new one, with the limits of `job.limits`.
 
         Raises `CommandNotStartedError` and `LimitNotEnforceableError`, after which nothing of it is left; so does a
         cancellation.

@@ -19,18 +19,22 @@ from jobworker.runtime.jobdir import JobDir
 
 
 class JobDirectories:
-    """All that is kept of jobs, a directory each, in `parent`. What has to be deleted goes by way of `removed`."""
+    """All that is kept of jobs, a directory each, in `parent`. What has to be deleted goes by way of `removed`.
+
+    A directory is made in `standby` and moved to the others when it has a spec.
+    """
 
     def __init__(self, parent: Path, *, sync: bool) -> None:
         self._jobs = parent / "jobs"
+        self._standby = parent / "standby"
         self.removed = parent / "removed"
         self._sync = sync
 
     def prepare(self) -> None:
         """Make the folders, and finish what somebody who was killed had begun to delete. Raises `OSError`."""
-        for directory in (self._jobs, self.removed):
+        for directory in (self._jobs, self._standby, self.removed):
             directory.mkdir(mode=0o700, exist_ok=True)
-        for path in self.removed.iterdir():
+        for path in (*self._standby.iterdir(), *self.removed.iterdir()):
             shutil.rmtree(path)
 
     def path(self, job_id: str) -> Path:
@@ -41,17 +45,16 @@ class JobDirectories:
         """The directory of a job. Raises `FileNotFoundError`."""
         return JobDir.open(self.path(job_id))
 
-    def create(self, job: Job, launch: Record) -> JobDir:
-        """A new directory with the spec of a job, and `launch`, what is needed to run it beyond the spec."""
-        directory = JobDir.create(self.path(job.id))
-        try:
-            directory.write(jobdir.SPEC, {"job": job_record(job), "launch": launch}, sync=self._sync)
-            if self._sync:
-                _sync_directory(self._jobs)
-        except BaseException:
-            directory.close()
-            raise
-        return directory
+    def new(self, job_id: str) -> JobDir:
+        """A new directory for a job."""
+        return JobDir.create(self._standby / job_id)
+
+    def describe(self, directory: JobDir, job: Job, launch: Record) -> None:
+        """Put the spec of a job into its new directory, and `launch`, what is needed to run it beyond the spec."""
+        directory.write(jobdir.SPEC, {"job": job_record(job), "launch": launch}, sync=self._sync)
+        (self._standby / job.id).rename(self.path(job.id))
+        if self._sync:
+            _sync_directory(self._jobs)
 
     def ids(self) -> set[str]:
         """Ids of all jobs that have a directory."""
@@ -70,9 +73,10 @@ class JobDirectories:
     def delete(self, job_id: str) -> None:
         """Delete in two steps, so that a job is there whole or not at all; one that is not there is no error."""
         removed = self.removed / job_id
-        with suppress(FileNotFoundError):
-            self.path(job_id).rename(removed)
-            shutil.rmtree(removed)
+        for path in (self.path(job_id), self._standby / job_id):
+            with suppress(FileNotFoundError):
+                path.rename(removed)
+                shutil.rmtree(removed)
 
     def remove_unused_cgroups(self, parent: Path) -> None:
         """Remove the cgroups of jobs that have ended; one that the kernel holds still is for the next time."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableError
 from jobworker.core.job import Job
+from jobworker.core.limits import Limits
 from jobworker.core.output import DEFAULT_OUTPUT_RESERVE
 from jobworker.core.records import Record, time_from
 from jobworker.core.usage import Usage
@@ -24,6 +25,7 @@ from jobworker.executors.execution import LocalExecution
 from jobworker.executors.output import FileOutput, GrowthWatch, can_free_beginnings, splice_is_seen
 from jobworker.executors.place import Place, take_place
 from jobworker.executors.spawner import Spawner
+from jobworker.executors.standbys import Standby, Standbys
 from jobworker.executors.supervision import Supervision
 from jobworker.executors.supervisors import Supervisors, end_unwanted, start_time
 from jobworker.executors.threads import Threads
@@ -77,6 +79,7 @@ class LocalExecutor:
         self._boot_id = process.boot_id()
         self._spawner = Spawner(settings.directory / "spawner.log", self._directories.removed, place.jobs, place.home)
         self._supervisors = Supervisors(self._spawner)
+        self._standbys = Standbys(self._stand_by, self._delete)
         self._growth = GrowthWatch()
         self._splice = True
         self._frees = True
@@ -102,9 +105,11 @@ class LocalExecutor:
             executor._reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
             try:
                 executor._spawner.start()
+                executor._standbys.begin()
                 _take_descriptors()  # for this process; jobs have what they would have without it
                 yield executor
             finally:
+                await executor._standbys.close()
                 await executor._spawner.close()
                 executor._growth.close()
                 if place.jobs is not None:
@@ -129,8 +134,8 @@ class LocalExecutor:
         """Run a job; see `Executor.start`."""
         program = job.spec.argv[0][:MAX_SUBJECT_CHARS]
         try:
-            with await self._prepared(job) as directory:
-                return await self._start(job, directory)
+            with self._standbys.start():
+                return await self._start(job, self._standbys.take(job.id))
         except CommandNotStartedError as error:
             await self.remove(job.id)
             raise CommandNotStartedError(
@@ -143,12 +148,28 @@ class LocalExecutor:
             await self.remove(job.id)
             raise
 
-    async def _start(self, job: Job, directory: JobDir) -> LocalExecution:
+    def new_id(self) -> str:
+        """The id for a job; see `Executor.new_id`."""
+        return self._standbys.new_id()
+
+    async def _start(self, job: Job, standby: Standby | None) -> LocalExecution:
+        try:
+            directory = await self._prepared(job, standby)
+        except BaseException:
+            if standby is not None:
+                await self._standbys.end(job.id, standby)
+            raise
+        with directory:
+            return await self._supervised(job, directory, None if standby is None else standby.supervision)
+
+    async def _supervised(self, job: Job, directory: JobDir, supervision: Supervision | None) -> LocalExecution:
         deadline = asyncio.get_running_loop().time() + START_PATIENCE
         attempts, kills = 0, self._spawner.kills
         while attempts - (self._spawner.kills - kills) < START_ATTEMPTS:
             attempts += 1
-            supervision = await self._supervisors.start(self._supervisor_record(job), directory)
+            if supervision is None:
+                supervision = await self._supervisors.stand_by(directory, self._cgroup_of(job.id))
+            supervision.start(self._supervisor_record(job))
             try:
                 started = await start_time(supervision, deadline)
             except TimeoutError:
@@ -157,7 +178,8 @@ class LocalExecutor:
                     raise
                 started = time_from(record["time"])  # its supervisor has been stopped since
             except ConnectionError:
-                if directory.output_size() is None:  # the spawner has died before it had forked, so try again
+                if directory.output_size() is None:  # spawner or supervisor had died before it began, so try again
+                    supervision = None
                     continue
                 # The supervisor has died, and the program may have been executed. That is a job that is lost: as a
                 # start that failed it would be repeated.
@@ -165,7 +187,7 @@ class LocalExecutor:
             except asyncio.CancelledError:
                 await end_unwanted(supervision, job.owner)
                 raise
-            return self._execution(job, supervision, started, self._cgroup_of(job))
+            return self._execution(job, supervision, started, self._cgroup_of(job.id))
         raise ConnectionError(errno.EIO, "no supervisor could be started; the spawner's log says why")
 
     async def usages(self, executions: Sequence[Execution]) -> list[Usage | None]:
@@ -209,21 +231,45 @@ class LocalExecutor:
 
     async def remove(self, job_id: str) -> None:
         """Delete the directory of a job; one that is not there is no error."""
+        await self._standbys.give_back(job_id)
+        await self._delete(job_id)
+
+    async def _delete(self, job_id: str) -> None:
         await self._threads.run(self._directories.delete, job_id)
 
     # Steps
 
-    async def _prepared(self, job: Job) -> JobDir:
-        preparation = asyncio.ensure_future(self._threads.run(self._prepare, job))
+    async def _prepared(self, job: Job, standby: Standby | None) -> JobDir:
+        if standby is not None and not self._sync and job.limits == Limits():  # then it takes no longer than a thread
+            return self._prepare(job, standby)
+        preparation = asyncio.ensure_future(self._threads.run(self._prepare, job, standby))
         try:
             return await asyncio.shield(preparation)
         except asyncio.CancelledError:  # a thread cannot be cancelled: what it makes has to be there to be removed
-            with suppress(OSError):
-                (await preparation).close()
+            with suppress(OSError, LimitNotEnforceableError):
+                directory = await preparation
+                if standby is None:
+                    directory.close()
             raise
 
-    def _prepare(self, job: Job) -> JobDir:
-        return self._directories.create(job, self._launch_record(job))
+    def _prepare(self, job: Job, standby: Standby | None) -> JobDir:
+        launch = self._launch_record(job)
+        directory = self._directories.new(job.id) if standby is None else standby.directory
+        try:
+            self._directories.describe(directory, job, launch)
+        except BaseException:
+            if standby is None:
+                directory.close()
+            raise
+        return directory
+
+    async def _stand_by(self, job_id: str) -> Standby:
+        directory = await self._threads.run(self._directories.new, job_id)
+        try:
+            return Standby(directory, await self._supervisors.stand_by(directory, self._cgroup_of(job_id)))
+        except BaseException:
+            directory.close()
+            raise
 
     def _launch_record(self, job: Job) -> Record:
         """What is needed to run the program, beyond the spec."""
@@ -235,7 +281,7 @@ class LocalExecutor:
             "uid": user.uid,
             "gid": user.gid,
             "groups": user.groups,
-            "cgroup": self._cgroup_of(job),
+            "cgroup": self._cgroup_of(job.id),
             "limits": self._place.writes(job.limits, cwd=job.spec.cwd),
             "boot_id": self._boot_id,
             "sync": self._sync,
@@ -246,7 +292,7 @@ class LocalExecutor:
         limit = job.spec.time_limit
         return {
             "id": job.id,
-            "cgroup": self._cgroup_of(job),
+            "cgroup": self._cgroup_of(job.id),
             "child_policy": job.spec.child_policy.value,
             "time_limit": None if limit is None else limit.total_seconds(),
             "oom_group": job.limits.oom_group is True,
@@ -260,8 +306,8 @@ class LocalExecutor:
             "sync": self._sync,
         }
 
-    def _cgroup_of(self, job: Job) -> str | None:
-        return None if self._place.jobs is None else str(self._place.jobs / job.id)
+    def _cgroup_of(self, job_id: str) -> str | None:
+        return None if self._place.jobs is None else str(self._place.jobs / job_id)
 
     def _execution(self, job: Job, supervision: Supervision, started: datetime, cgroup: str | None) -> LocalExecution:
         return LocalExecution(

@@ -6,13 +6,14 @@ import asyncio
 import errno
 import os
 import socket
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 
 from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableError
 from jobworker.core.job import StopRequest
 from jobworker.core.limits import Limits
-from jobworker.core.records import limits_record, stop_from, stop_record, time_from
+from jobworker.core.records import Record, limits_record, stop_from, stop_record, time_from
 from jobworker.linux.limits import Write, limit_of
 from jobworker.runtime import protocol
 from jobworker.runtime.protocol import Message
@@ -39,6 +40,16 @@ class Supervision:
         self.paused = False
         self.unkillable_pids: tuple[int, ...] = ()
         self._loop.add_reader(connection, self._receive)
+
+    def start(self, job: Record) -> None:
+        """Have a supervisor that stands by run the job (see `protocol`); `started` tells what comes of it."""
+        with suppress(OSError):  # it has gone
+            self._connection.send(protocol.encode({"op": "start", "job": job}))
+
+    def let_go(self) -> None:
+        """Tell a supervisor that stands by that it is not needed."""
+        with suppress(OSError):  # it has gone
+            self._connection.shutdown(socket.SHUT_WR)
 
     async def request_stop(self, stop: StopRequest) -> bool:
         """Ask for a stop; `False` if the job has ended."""

@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from jobworker.core.job import StopRequest
-from jobworker.core.records import Record
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.supervision import Supervision
 from jobworker.runtime.jobdir import JobDir
@@ -30,9 +29,9 @@ class Supervisors:
     def __init__(self, spawner: Spawner) -> None:
         self._spawner = spawner
 
-    async def start(self, job: Record, directory: JobDir) -> Supervision:
-        """Have the job of a directory run; for the record see `protocol`."""
-        return await self._request({"op": "supervise", "job": job}, directory)
+    async def stand_by(self, directory: JobDir, cgroup: str | None) -> Supervision:
+        """Have a supervisor stand by for the job of a directory, which will have this cgroup."""
+        return await self._request({"op": "supervise", "cgroup": cgroup}, directory)
 
     async def bury(self, directory: JobDir) -> Supervision:
         """Have the processes of a job ended whose supervisor has died, and the end recorded."""

@@ -12,9 +12,18 @@ from jobworker.runtime.protocol import Message
 
 
 class Control:
-    """The connections of daemons to one supervisor. Nothing here waits: a daemon that does not read is dropped."""
+    """The connections of daemons to one supervisor. Nothing here waits: a daemon that does not read is dropped.
 
-    def __init__(self, listener: socket.socket, poller: select.poll, on_request: Callable[[Message], Message]) -> None:
+    `first` is a connection that has been accepted before.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        poller: select.poll,
+        on_request: Callable[[Message], Message],
+        first: socket.socket | None = None,
+    ) -> None:
         self._listener = listener
         self._poller = poller
         self._on_request = on_request
@@ -22,6 +31,8 @@ class Control:
         self._history: dict[str, Message] = {}  # the last message of each event: what a newcomer has to know
         listener.setblocking(False)
         poller.register(listener, select.POLLIN)
+        if first is not None:
+            self._add(first)
 
     def handle(self, fd: int) -> None:
         """Serve a descriptor that polled ready; one that has been dropped since is no error."""
@@ -47,12 +58,15 @@ class Control:
         if protocol.peer_uid(connection) not in (0, os.geteuid()):
             connection.close()
             return True
-        connection.setblocking(False)
-        self._connections[connection.fileno()] = connection
-        self._poller.register(connection, select.POLLIN)
+        self._add(connection)
         for message in reversed(self._history.values()):  # who has heard of the start knows of what has come since
             self._send(connection, message)
         return True
+
+    def _add(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._connections[connection.fileno()] = connection
+        self._poller.register(connection, select.POLLIN)
 
     def _receive(self, connection: socket.socket) -> None:
         try:

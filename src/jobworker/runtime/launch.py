@@ -11,6 +11,7 @@ import json
 import os
 import select
 import signal
+import socket
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -47,52 +48,72 @@ class LaunchError(Exception):
         self.subject = subject
 
 
-def launch(directory: JobDir, *, outputs: tuple[int, int], cgroup: Cgroup | None) -> tuple[int, str]:
-    """Execute the program of a directory's spec, `outputs` being stdout and stderr; its pid and the start time.
+class FirstProcess:
+    """The first process of a job, which has been forked before the job is known, and waits for it in the job's cgroup.
 
-    The process leads a session of its own, and has recorded who it is. Only from a single-threaded
-    process. Raises `LaunchError`, after which no process is left, unless the kernel does not let go of it.
+    It leads a session of its own. It ends when this process does, or closes the connection.
     """
-    supervisor = os.getpid()
-    report_read, report_write = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid, born_inside = _fork(cgroup)
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self.connection = connection
+
+    @classmethod
+    def fork(cls, directory: JobDir, cgroup: Cgroup | None) -> FirstProcess:
+        """Have it wait. Only from a single-threaded process. Raises `LaunchError`."""
+        supervisor = os.getpid()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid, born_inside = _fork(cgroup)
+        except LaunchError:
+            ours.close()
+            theirs.close()
+            raise
         if pid == 0:
             try:
-                Launch(directory, report_write).become_job(outputs, None if born_inside else cgroup, supervisor)
+                ours.close()
+                Launch(directory, theirs).become_job(None if born_inside else cgroup, supervisor)
             finally:
                 os._exit(127)
-        os.close(report_write)
-        report_write = -1
-        started, failed = _read_report(report_read, pid)
-    finally:
-        for fd in (report_read, report_write):
-            if fd >= 0:
-                os.close(fd)
-    if failed or not started:
-        os.waitpid(pid, 0)
-        raise LaunchError(**json.loads(failed)) if failed else LaunchError(errno.EIO, "prepare")
-    return pid, started.decode()
+        theirs.close()
+        return cls(pid, ours)
 
+    def execute(self, outputs: tuple[int, int]) -> str:
+        """Execute the program of the directory's spec, `outputs` being stdout and stderr; the time of the start.
 
-def _read_report(fd: int, pid: int) -> tuple[bytes, bytes]:
-    """What the child says: when it was about to execute the program, and what has failed, if something has.
+        The process has recorded who it is. Raises `LaunchError`, after which no process is left, unless the kernel does
+        not let go of it.
+        """
+        try:
+            socket.send_fds(self.connection, [b"execute"], outputs)
+            started, failed = self._read_report()
+        except ConnectionError:
+            started = failed = b""
+        finally:
+            self.connection.close()
+        if failed or not started:
+            os.waitpid(self.pid, 0)
+            raise LaunchError(**json.loads(failed)) if failed else LaunchError(errno.EIO, "prepare")
+        return started.decode()
 
-    The end of the report is that of the child's copy of the pipe, which executing the program closes. A child that
-    takes too long is killed and not waited for, since it may be in a call that nothing interrupts.
-    """
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    report = b""
-    deadline = time.monotonic() + START_PATIENCE
-    while poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        piece = os.read(fd, _REPORT_BYTES)
-        if not piece:
-            started, _, failed = report.partition(b"\n")
-            return started, failed
-        report += piece
-    os.kill(pid, signal.SIGKILL)
-    raise LaunchError(errno.ETIMEDOUT, "exec")
+    def _read_report(self) -> tuple[bytes, bytes]:
+        """What the process says: when it was about to execute the program, and what has failed, if something has.
+
+        The end of the report is that of its end of the connection, which executing the program closes. One that takes
+        too long is killed and not waited for, since it may be in a call that nothing interrupts.
+        """
+        poller = select.poll()
+        poller.register(self.connection, select.POLLIN)
+        report = b""
+        deadline = time.monotonic() + START_PATIENCE
+        while poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            piece = self.connection.recv(_REPORT_BYTES)
+            if not piece:
+                started, _, failed = report.partition(b"\n")
+                return started, failed
+            report += piece
+        os.kill(self.pid, signal.SIGKILL)
+        raise LaunchError(errno.ETIMEDOUT, "exec")
 
 
 def _fork(cgroup: Cgroup | None) -> tuple[int, bool]:
@@ -115,22 +136,36 @@ def _fork(cgroup: Cgroup | None) -> tuple[int, bool]:
 class Launch:
     """The child's part. Nothing of it returns: it becomes the program, or reports what has failed and exits."""
 
-    def __init__(self, directory: JobDir, report: int) -> None:
+    def __init__(self, directory: JobDir, connection: socket.socket) -> None:
         self._directory = directory
-        self._report = report
+        self._connection = connection
         self._stage = "prepare"
         self._subject = ""
 
-    def become_job(self, outputs: tuple[int, int], cgroup: Cgroup | None, supervisor: int) -> None:
-        """Prepare and execute. `cgroup` is one to move into."""
+    def become_job(self, cgroup: Cgroup | None, supervisor: int) -> None:
+        """Prepare, wait for the word, and execute. `cgroup` is one to move into."""
         try:
+            self._prepare(supervisor)
+            _, outputs, _, _ = socket.recv_fds(self._connection, 16, 2)
+            for output in outputs:
+                os.set_inheritable(output, False)
             self._become_job(outputs, cgroup, supervisor)
         except OSError as error:
             self._fail(error.errno or errno.EIO)
         except BaseException:  # noqa: BLE001 - nothing may return into the supervisor's code, so it is reported here
             self._fail(errno.EINVAL)
 
-    def _become_job(self, outputs: tuple[int, int], cgroup: Cgroup | None, supervisor: int) -> None:
+    def _prepare(self, supervisor: int) -> None:
+        """Do all that does not depend on the job."""
+        _die_with(supervisor)
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.umask(_UMASK)
+        with suppress(PermissionError):  # it is above 0, and only root may lower it: not the supervisor's then
+            sandbox.set_oom_score(0)
+        self._identity: Record = process.identify(os.getpid())._asdict()
+
+    def _become_job(self, outputs: list[int], cgroup: Cgroup | None, supervisor: int) -> None:
         record = self._directory.read(jobdir.SPEC)
         if record is None:
             raise FileNotFoundError(errno.ENOENT, "the job directory has no spec", jobdir.RECORDS)
@@ -142,18 +177,12 @@ class Launch:
             for file, value in launch_.get("limits", ()):
                 self._at("limit", file)
                 Cgroup(launch_["cgroup"]).write(file, value)
-        self._at("session")
-        os.setsid()
+        self._at("prepare")
         _take_streams(outputs, owner=launch_["uid"])
         self._record_start(sync=launch_["sync"])
-        os.umask(_UMASK)
-        with suppress(PermissionError):  # it is above 0, and only root may lower it: not the supervisor's then
-            sandbox.set_oom_score(0)
         self._at("setuid")
         sandbox.give_up_privileges(sandbox.Identity(launch_["uid"], launch_["gid"], launch_["groups"]))
-        syscalls.set_parent_death_signal(signal.SIGKILL)
-        if os.getppid() != supervisor:  # it died before it could be told of
-            os._exit(127)
+        _die_with(supervisor)
         self._at("chdir", spec["cwd"])
         os.chdir(spec["cwd"])
         self._at("exec", spec["argv"][0])
@@ -167,11 +196,9 @@ class Launch:
 
     def _record_start(self, *, sync: bool) -> None:
         """Keep who this is before it is anybody who could do harm: no process of a job is without a record."""
-        self._at("prepare")
         started = time_text(datetime.now(UTC))
-        identity: Record = process.identify(os.getpid())._asdict()
-        self._directory.write(jobdir.STARTED, {"time": started, "process": identity}, sync=sync)
-        os.write(self._report, started.encode())
+        self._directory.write(jobdir.STARTED, {"time": started, "process": self._identity}, sync=sync)
+        self._connection.send(started.encode())
 
     def _at(self, stage: str, subject: str = "") -> None:
         self._stage = stage
@@ -179,15 +206,22 @@ class Launch:
 
     def _fail(self, number: int) -> None:
         failed = {"number": number, "stage": self._stage, "subject": self._subject[:_MAX_SUBJECT_CHARS]}
-        os.write(self._report, b"\n" + json.dumps(failed).encode())
+        with suppress(OSError):  # the supervisor has gone
+            self._connection.send(b"\n" + json.dumps(failed).encode())
 
 
-def _take_streams(outputs: tuple[int, int], *, owner: int) -> None:
+def _die_with(supervisor: int) -> None:
+    """Be killed when the supervisor dies, until the next change of credentials."""
+    syscalls.set_parent_death_signal(signal.SIGKILL)
+    if os.getppid() != supervisor:  # it died before it could be told of
+        os._exit(127)
+
+
+def _take_streams(outputs: list[int], *, owner: int) -> None:
     if os.geteuid() == 0:
         for output in outputs:
             os.fchown(output, owner, -1)  # else the job may not open /dev/stdout
-    null = os.open(os.devnull, os.O_RDONLY)
-    for target, source in enumerate((null, *outputs)):
+    for target, source in enumerate(outputs, start=1):
         os.dup2(source, target)
 
 

@@ -3,8 +3,12 @@
 Each message is one packet of a SOCK_SEQPACKET socket and holds a JSON object.
 
 daemon → spawner, with descriptors:
-    {"op": "supervise", "job": {...}}  + directory, lock, listener    run the job of the directory
+    {"op": "supervise", "cgroup": p}   + directory, lock, listener    stand by for the job of the directory, which will
+                                                                      have this cgroup (a path, not there yet, or null)
     {"op": "bury"}                     + directory, lock, listener    end what a dead supervisor has left behind
+
+daemon → supervisor that stands by:
+    {"op": "start", "job": {...}}      run the job, whose record is in the directory by now; it is answered by an event
     What a supervisor has to know of its job: "id", "cgroup" (a path that is not there yet, or null), "child_policy",
     "time_limit" (seconds or null), "oom_group" (whether running out of memory ends all of it), "sync" (whether records
     have to survive a power cut), and "output": its "mode", "limit" (bytes or null) and "policy" as in core.output,

@@ -14,7 +14,7 @@ import traceback
 
 from jobworker.core.records import Record
 from jobworker.linux import process
-from jobworker.runtime import jobdir, supervisor
+from jobworker.runtime import jobdir, protocol, supervisor
 from jobworker.runtime.jobdir import JobDir
 
 ROUNDS = 10  # the interpreter specialises code that has run eight times
@@ -47,10 +47,12 @@ def _run(path: str, cgroup: str | None) -> bool:
     """One round, which leaves nothing; whether it came to its end."""
     with JobDir.create(path) as directory:
         directory.write(jobdir.SPEC, _spec(cgroup), sync=False)
-        with directory.listen() as listener, directory.connect():
+        with directory.listen() as listener, directory.connect() as connection:
             output = {"mode": "COMBINED", "limit": None, "policy": "KEEP_LAST", "reserve": 1, "splice": True}
             job = {"id": "rehearsal", "cgroup": cgroup, "child_policy": "KILL", "time_limit": 60.0}
-            supervisor.supervise(directory, listener, {**job, "oom_group": True, "output": output, "sync": False})
+            job |= {"oom_group": True, "output": output, "sync": False}
+            connection.send(protocol.encode({"op": "start", "job": job}))
+            supervisor.supervise(directory, listener, cgroup)
         ended = directory.read(jobdir.EXIT) is not None
         for name in os.listdir(directory.fd):
             os.unlink(name, dir_fd=directory.fd)

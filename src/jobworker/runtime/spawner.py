@@ -132,7 +132,7 @@ def _serve(requests: socket.socket) -> NoReturn:
 def _do(request: protocol.Message, directory: int, _lock: int, listener: int) -> None:
     control = socket.socket(fileno=listener)
     if request["op"] == "supervise":
-        supervisor.supervise(JobDir(directory), control, request["job"])
+        supervisor.supervise(JobDir(directory), control, request["cgroup"])
     else:
         syscalls.set_process_name("jw-burial")
         burial.bury(JobDir(directory), control)

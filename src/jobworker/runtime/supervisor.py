@@ -28,9 +28,10 @@ from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import index, jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.launch import LaunchError, launch
+from jobworker.runtime.launch import LaunchError
 from jobworker.runtime.output import OutputPipe, OutputPump
 from jobworker.runtime.protocol import Message
+from jobworker.runtime.standby import Standby
 from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
 
 OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and frees little more than a megabyte
@@ -57,19 +58,23 @@ def prepare() -> None:
         sandbox.set_oom_score(OOM_SCORE)
 
 
-def supervise(directory: JobDir, listener: socket.socket, job: Record) -> None:
-    """Run the job of a directory to its end. The caller holds the directory's lock until it exits.
+def supervise(directory: JobDir, listener: socket.socket, cgroup: str | None) -> None:
+    """Stand by for the job of a directory, and run it to its end. The caller holds the directory's lock until it exits.
 
-    `job` is what a supervisor has to know of it: see `protocol`.
+    `cgroup` is what the path of the job's will be.
     """
-    syscalls.set_process_name(f"jw-sup {job['id']}")
-    Supervisor(directory, listener, job).run()
+    syscalls.set_process_name("jw-standby")
+    with suppress(LaunchError):  # it has been told
+        standby = Standby(directory, listener, None if cgroup is None else Cgroup(cgroup))
+        if (job := standby.wait()) is not None:
+            syscalls.set_process_name(f"jw-sup {job['id']}")
+            Supervisor(directory, listener, job, standby).run()
 
 
 class Supervisor:
     """One job from its start to its end."""
 
-    def __init__(self, directory: JobDir, listener: socket.socket, job: Record) -> None:
+    def __init__(self, directory: JobDir, listener: socket.socket, job: Record, standby: Standby) -> None:
         self._directory = directory
         self._sync: bool = job["sync"]
         self._waits_for_children: bool = job["child_policy"] == ChildPolicy.WAIT
@@ -78,7 +83,8 @@ class Supervisor:
         self._stops_over_limit: bool = job["output"]["policy"] == OverflowPolicy.STOP
         self._pipes: dict[int, OutputPipe] = {}  # by their read ends; those that have not ended
         self._poller = select.poll()
-        self._control = Control(listener, self._poller, self._handle_request)
+        self._control = Control(listener, self._poller, self._handle_request, standby.connection)
+        self._first = standby.process
         self._wakeup = _wake_on_child_exit()
         self._poller.register(self._wakeup, select.POLLIN)
         self._cgroup_events = -1
@@ -121,10 +127,10 @@ class Supervisor:
         self._pump = OutputPump(self._directory, self._output)
         pipes = _make_pipes(self._output["mode"])
         if cgroup is not None:
-            _create(cgroup)
             self._watch(cgroup)
         outputs = pipes[0].write_end, pipes[-1].write_end
-        self._leader, started = launch(self._directory, outputs=outputs, cgroup=cgroup)
+        started = self._first.execute(outputs)
+        self._leader = self._first.pid
         self._started_at = time.monotonic()
         for pipe in pipes:
             pipe.close_write_end()
@@ -419,13 +425,6 @@ def _make_pipes(mode: str) -> list[OutputPipe]:
     for pipe, stream in zip(pipes, (Stream.STDOUT, Stream.STDERR), strict=True):
         pipe.kind = index.KINDS.index(stream)
     return pipes
-
-
-def _create(cgroup: Cgroup) -> None:
-    try:
-        cgroup.create()
-    except OSError as error:
-        raise LaunchError(error.errno or errno.EIO, "cgroup") from None
 
 
 def _refused(error: OSError) -> Message:

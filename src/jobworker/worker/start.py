@@ -64,7 +64,7 @@ class Starts:
         limits = limits_.at_start(spec.limits, limit_policy, self._executor.info)
         with self._running.admit(owner):
             job = Job(
-                id=str(uuid.uuid4()),
+                id=self._executor.new_id(),
                 owner=owner,
                 spec=spec,
                 request_id=request_id,
@@ -73,7 +73,11 @@ class Starts:
                 output_limit=self._output_limit(spec),
             )
             # The row first: what cannot be remembered is not started.
-            await self._store.add(job)
+            try:
+                await self._store.add(job)
+            except BaseException:
+                await self._executor.remove(job.id)
+                raise
             try:
                 execution = await self._executor.start(job)
             except BaseException:

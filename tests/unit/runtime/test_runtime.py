@@ -242,7 +242,7 @@ from jobworker.core.job import Job
 from jobworker.core.records import job_record
 from jobworker.core.spec import JobSpec
 from jobworker.linux import sandbox
-from jobworker.runtime import supervisor
+from jobworker.runtime import protocol, supervisor
 from jobworker.runtime.jobdir import JobDir
 supervisor.DEFAULT_GRACE = timedelta(seconds=0.1)
 directory = JobDir({directory.fd})
@@ -255,7 +255,9 @@ directory.write("spec", {{"job": job_record(job), "launch": launch}}, sync=False
 sandbox.default_signals()
 output = dict(mode="COMBINED", limit=None, policy=None, reserve=0, splice=True)
 job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, output=output, sync=True)
-supervisor.supervise(directory, directory.listen(), job)
+listener, connection = directory.listen(), directory.connect()
+connection.send(protocol.encode({{"op": "start", "job": job}}))
+supervisor.supervise(directory, listener, None)
 """
     subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[directory.fd])
     record = directory.read("exit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -98,6 +99,10 @@ class Place:
     def played(self, job: Job) -> Played:
         """The execution of a job."""
         return self.jobs[job.id][1]
+
+    def new_id(self) -> str:
+        """Any."""
+        return str(uuid.uuid4())
 
     async def start(self, job: Job) -> Execution:
         """Run it."""

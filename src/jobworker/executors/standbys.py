@@ -1,0 +1,100 @@
+"""Supervisors that stand by, so that a start finds made what takes long to make: processes, directory and cgroup."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from jobworker.executors.supervision import Supervision
+from jobworker.runtime.jobdir import JobDir
+
+COUNT = 4  # that stand by: each is two processes of a megabyte
+_RETRY = 1.0  # seconds until the next try to have one where there was no room for it
+_END_PATIENCE = 5.0  # seconds; it kills a process and exits
+
+
+class Standby(NamedTuple):
+    """A supervisor that stands by for a job, and the directory that it has for it."""
+
+    directory: JobDir
+    supervision: Supervision
+
+
+class Standbys:
+    """The supervisors that stand by, each for a job with an id of its own; they are replaced while none is started."""
+
+    def __init__(self, make: Callable[[str], Awaitable[Standby]], delete: Callable[[str], Awaitable[None]]) -> None:
+        self._make = make
+        self._delete = delete
+        self._free: dict[str, Standby] = {}
+        self._promised: dict[str, Standby] = {}
+        self._starts = 0
+        self._look = asyncio.Event()
+        self._filling: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Have supervisors stand by from now on."""
+        self._look.set()
+        self._filling = asyncio.create_task(self._fill())
+
+    async def close(self) -> None:
+        """Let them end, and wait for it."""
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.wait([self._filling])
+        for standbys in (self._free, self._promised):
+            while standbys:
+                await self.end(*standbys.popitem())
+
+    def new_id(self) -> str:
+        """The id of a job for which a supervisor stands by, if there is one."""
+        while self._free:
+            job_id = next(iter(self._free))
+            standby = self._promised[job_id] = self._free.pop(job_id)
+            if not standby.supervision.over.done():
+                return job_id
+        return str(uuid.uuid4())
+
+    def take(self, job_id: str) -> Standby | None:
+        """The one that stands by for a job, which is the caller's now."""
+        return self._promised.pop(job_id, None)
+
+    async def give_back(self, job_id: str) -> None:
+        """Let the one end that stands by for a job that is not started after all, if there is one."""
+        if (standby := self.take(job_id)) is not None:
+            await self.end(job_id, standby)
+
+    async def end(self, job_id: str, standby: Standby) -> None:
+        """Let one end, and leave nothing of it."""
+        standby.supervision.let_go()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_PATIENCE):
+                await standby.supervision.over
+        standby.supervision.close()
+        standby.directory.close()
+        await self._delete(job_id)
+
+    @contextmanager
+    def start(self) -> Generator[None]:
+        """Make no new ones meanwhile: a start is to have the machine for itself."""
+        self._starts += 1
+        try:
+            yield
+        finally:
+            self._starts -= 1
+            self._look.set()
+
+    async def _fill(self) -> None:
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            while not self._starts and len(self._free) < COUNT:
+                job_id = str(uuid.uuid4())
+                try:
+                    self._free[job_id] = await self._make(job_id)
+                except OSError:  # no room for more processes or files: starts go without
+                    await self._delete(job_id)
+                    await asyncio.sleep(_RETRY)
