@@ -37,7 +37,7 @@ async def _measure(server: Server) -> tuple[Sequence[int], int]:
         ids = [(await client.start(("sleep", "600"))).id for _ in range(JOBS)]
         growth = _private_kib(server.pid) - before
         (spawner,) = _children(server.pid)
-        supervisors = [_private_kib(pid) for pid in _children(spawner) if _name(pid) != "jw-spare"]
+        supervisors = [_private_kib(pid) for pid in _children(spawner) if _name(pid).startswith("jw-sup")]
         assert len(supervisors) == JOBS
         await stop_all(client, ids)
     return supervisors, growth

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from jobworker.client import AsyncClient
+from jobworker.executors.standbys import COUNT
 from jobworker.linux import process
 from jobworker.runtime.spawner import SPARE
 from tests.support.machine import Machine, spawner_of, supervisor_of
@@ -84,14 +85,14 @@ async def test_calls_of_a_start(machine: Machine) -> None:
         async with machine.client() as client:
             await client.run(["/bin/true"])  # whatever is made on first use
             spawner = spawner_of(server)
-            await only_spares_are_left(spawner)
+            await only_waiting_ones_are_left(spawner)
             with (
                 counted([spawner, *process.descendants(spawner)], machine.directory) as calls,
                 counted([server.process.pid], machine.directory) as served,
             ):
                 for _ in range(STARTS):
                     await client.run(["/bin/true"])
-                await only_spares_are_left(spawner)
+                await only_waiting_ones_are_left(spawner)
     within(A_START, calls, STARTS)
     within(A_START_SERVED, served, STARTS)
 
@@ -165,10 +166,11 @@ def wait_until_attached(strace: subprocess.Popen[str], pids: set[int]) -> None:
             pids.discard(int(line[1]))
 
 
-async def only_spares_are_left(spawner: int) -> None:
-    """Supervisors exit in a moment, and are replaced."""
+async def only_waiting_ones_are_left(spawner: int) -> None:
+    """Supervisors exit in a moment, and are replaced by those that wait for jobs."""
+    waiting = ["jw-spare"] * SPARE + ["jw-standby"] * 2 * COUNT
     async with asyncio.timeout(LIMIT):
-        while names_below(spawner) != ["jw-spare"] * SPARE:  # noqa: ASYNC110 - nobody tells
+        while names_below(spawner) != waiting:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0)
 
 
@@ -178,7 +180,7 @@ def names_below(pid: int) -> list[str]:
     for below in process.descendants(pid):
         with suppress(OSError):
             names.append(Path(f"/proc/{below}/comm").read_text().strip())
-    return names
+    return sorted(names)
 
 
 @asynccontextmanager
