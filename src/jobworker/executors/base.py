@@ -213,6 +213,10 @@ class Executor(Protocol):
         """Where the output begins and ends now; nothing if nothing is kept of the job."""
         ...
 
+    async def disk_bytes(self) -> int:
+        """What all that is kept of jobs takes of the disk. It looks at each of them."""
+        ...
+
     async def remove(self, job_id: str) -> None:
         """Delete all that is kept of an ended job; one that is not there is no error."""
         ...

@@ -64,6 +64,14 @@ class JobDirectories:
         """Where the output begins and ends now; nothing if nothing is kept of the job."""
         return extent(str(self.path(job_id)))
 
+    def disk_bytes(self) -> int:
+        """What all files of all jobs take of the disk."""
+        total = 0
+        for directory in self._jobs.iterdir():
+            with suppress(FileNotFoundError), os.scandir(directory) as entries:  # it has just been deleted
+                total += sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
+        return total
+
     def outcome(self, job_id: str) -> Outcome | None:
         """The end of a job, if it has been recorded. Raises `OSError`, and what `core.records` does."""
         with self.open(job_id) as directory:

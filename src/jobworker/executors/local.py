@@ -229,6 +229,10 @@ class LocalExecutor:
         """Where the output begins and ends now; nothing if nothing is kept of the job."""
         return self._directories.output_extent(job_id)
 
+    async def disk_bytes(self) -> int:
+        """What all that is kept of jobs takes of the disk."""
+        return await self._threads.run(self._directories.disk_bytes)
+
     async def remove(self, job_id: str) -> None:
         """Delete the directory of a job; one that is not there is no error."""
         await self._standbys.give_back(job_id)

@@ -30,6 +30,11 @@ class Extent(NamedTuple):
     dropped: int = 0
     size: int = 0
 
+    @property
+    def kept(self) -> int:
+        """Bytes that are there, or fewer: what has been given back had gaps, too."""
+        return max(0, self.end - self.first - self.dropped)
+
 
 class GapWriter:
     """Writes the file. What cannot be written is kept, and has to be before anything after it is: see `flush`."""

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from jobworker.core.job import JobEnd
 from jobworker.core.query import MAX_PAGE_SIZE, JobFilter
 from jobworker.core.state import JobState
+from jobworker.runtime.gaps import Extent
 from jobworker.store.base import JobStore
 
 _ENDED = JobFilter(states=frozenset(state for state in JobState if state.ended))
@@ -17,16 +19,19 @@ _ENDED = JobFilter(states=frozenset(state for state in JobState if state.ended))
 class Retention:
     """When ended jobs go: at an `age` since their end, and the oldest ones while the output exceeds `total_bytes`.
 
-    `None` is no bound.
+    The output of running jobs counts. `None` is no bound.
     """
 
     age: timedelta | None = timedelta(days=30)
     total_bytes: int | None = 50 * 1024**3
 
 
-async def expired(store: JobStore, retention: Retention, now: datetime) -> AsyncIterator[str]:
-    """Ids of the ended jobs that are to go, by a walk over all ended jobs, newest first."""
-    newer_bytes = 0
+async def expired(store: JobStore, retention: Retention, now: datetime, running_bytes: int) -> AsyncIterator[str]:
+    """Ids of the ended jobs that are to go, by a walk over all ended jobs, newest first.
+
+    `running_bytes` is what is kept of the output of those that run.
+    """
+    newer_bytes = running_bytes
     token: str | None = None
     while True:
         page = await store.page(_ENDED, size=MAX_PAGE_SIZE, token=token)
@@ -36,9 +41,13 @@ async def expired(store: JobStore, retention: Retention, now: datetime) -> Async
             if retention.age is not None and job.end.end_time < now - retention.age:
                 yield job.id
                 continue
-            newer_bytes += job.end.output_bytes  # of this one and of all newer ones, whether they have to go or not
+            newer_bytes += _kept(job.end)  # of this one and of all newer ones, whether they have to go or not
             if retention.total_bytes is not None and newer_bytes > retention.total_bytes:
                 yield job.id
         token = page.next_page_token
         if token is None:
             return
+
+
+def _kept(end: JobEnd) -> int:
+    return Extent(end.output_first_offset, end.output_bytes, end.output_dropped_bytes).kept

@@ -18,6 +18,7 @@ from jobworker.store.base import JobStore
 from jobworker.worker import limits as limits_
 from jobworker.worker.live import LiveJob
 from jobworker.worker.running import RunningJobs
+from jobworker.worker.space import Space
 from jobworker.worker.tasks import Tasks
 
 # The kill takes milliseconds; the record of an end, which is deleted next, would wait for room on a full disk.
@@ -27,10 +28,17 @@ TAKE_BACK_PATIENCE = 5.0
 class Starts:
     """Those that are under way, by their request ids; each goes on when its caller is cancelled."""
 
-    def __init__(
-        self, executor: Executor, store: JobStore, running: RunningJobs, tasks: Tasks, output: OutputPolicy
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a worker that a start takes
+        self,
+        executor: Executor,
+        store: JobStore,
+        running: RunningJobs,
+        tasks: Tasks,
+        output: OutputPolicy,
+        space: Space,
     ) -> None:
         self._output = output
+        self._space = space
         self._executor = executor
         self._store = store
         self._running = running
@@ -62,6 +70,8 @@ class Starts:
 
     async def _start(self, spec: JobSpec, owner: str, request_id: str | None, limit_policy: LimitPolicy) -> Job:
         limits = limits_.at_start(spec.limits, limit_policy, self._executor.info)
+        output_limit = self._output_limit(spec)
+        await self._space.check()
         with self._running.admit(owner):
             job = Job(
                 id=self._executor.new_id(),
@@ -70,7 +80,7 @@ class Starts:
                 request_id=request_id,
                 create_time=datetime.now(UTC),
                 limits=limits,
-                output_limit=self._output_limit(spec),
+                output_limit=output_limit,
             )
             # The row first: what cannot be remembered is not started.
             try:

@@ -38,6 +38,7 @@ from jobworker.worker.quotas import JobCounts, Quotas
 from jobworker.worker.recovery import RecoveryReport, recover
 from jobworker.worker.retention import Retention
 from jobworker.worker.running import RunningJobs
+from jobworker.worker.space import Space
 from jobworker.worker.start import Starts
 from jobworker.worker.stream import is_indexed, pieces, range_of
 from jobworker.worker.tasks import Tasks
@@ -92,7 +93,9 @@ class Worker:
         self._stop_jobs_on_exit = stop_jobs_on_exit
         self._tasks = Tasks()
         self._running = RunningJobs(executor, store, JobCounts(self._quotas), self._tasks)
-        self._starts = Starts(executor, store, self._running, self._tasks, output or OutputPolicy())
+        output = output or OutputPolicy()
+        space = Space(executor, output.max_state_bytes, self._remove_expired)
+        self._starts = Starts(executor, store, self._running, self._tasks, output, space)
         self._entered = False
         self.recovery = RecoveryReport()
 
@@ -317,11 +320,15 @@ class Worker:
 
     async def _retain(self) -> None:
         while True:
-            with suppress(StoreError, OSError):  # nothing is lost by trying again later
-                async for job_id in retention_.expired(self._store, self._retention, datetime.now(UTC)):
-                    await self._executor.remove(job_id)
-                    await self._store.remove(job_id)
+            await self._remove_expired()
             await asyncio.sleep(RETENTION_INTERVAL)  # ages grow with the clock; there is no event to wait for
+
+    async def _remove_expired(self) -> None:
+        running = sum(self._executor.output_extent(live.job.id).kept for live in self._running)
+        with suppress(StoreError, OSError):  # nothing is lost by trying again later
+            async for job_id in retention_.expired(self._store, self._retention, datetime.now(UTC), running):
+                await self._executor.remove(job_id)
+                await self._store.remove(job_id)
 
     # Leave
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.core.errors import InvalidArgumentError, OffsetOutOfRangeError
+from jobworker.core.errors import InvalidArgumentError, JobNotFoundError, OffsetOutOfRangeError, QuotaExceededError
 from jobworker.core.job import Job
 from jobworker.core.output import GapReason, OutputLimit, OutputMode, OverflowPolicy, Stream
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause
 from jobworker.executors import local
-from jobworker.worker import Chunk, Gap, OutputPolicy, Selection, Worker
+from jobworker.worker import Chunk, Gap, OutputPolicy, Retention, Selection, Worker, space
 from tests.integration.worker.conftest import NewWorker
-from tests.support.workers import LIMIT, Gate, shell
+from tests.support.workers import LIMIT, Gate, said, shell
 
 SIZE = 65_536
 LINE = 16  # bytes of a numbered line, so that each offset says what is there
@@ -217,3 +217,34 @@ async def test_what_a_job_that_was_killed_has_dropped_is_known(worker: Worker, g
     assert await checked(worker.stream(job.id, follow=False)) == ([gap], gap.end)
     await worker.stop(job.id, by="ada", grace=timedelta(0))
     assert await checked(worker.stream(job.id)) == ([gap], gap.end)
+
+
+async def test_no_job_is_started_when_all_output_takes_too_much_of_the_disk(
+    new_worker: NewWorker, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks count, holes do not; what retention may remove goes first; running jobs are left alone."""
+    monkeypatch.setattr(space, "LOOK_PART", 0)  # no look may be an old one
+    bound = 1_000_000
+    async with new_worker(output=OutputPolicy(max_state_bytes=bound)) as worker:
+        running = await worker.start(shell(f"head -c 600000 /dev/zero; echo; read x < {gate.path}"), "ada")
+        await said(worker, running, b"\0\n")
+        ring = await worker.start(limited("head -c 5000000 /dev/zero", OverflowPolicy.KEEP_LAST), "ada")
+        await worker.wait(ring.id)
+        large = await worker.start(shell("head -c 500000 /dev/zero"), "ada")
+        await worker.wait(large.id)
+        with pytest.raises(QuotaExceededError) as error:
+            await worker.start(shell("true"), "ada")
+        assert error.value.bound == bound
+        assert (await worker.get(running.id)).end is None
+        await worker.remove(large.id)
+        again = await worker.start(shell("head -c 500000 /dev/zero"), "ada")
+        await worker.wait(again.id)
+        with pytest.raises(QuotaExceededError):
+            await worker.start(shell("true"), "ada")
+        gate.open()
+        await worker.wait(running.id)
+    keep = Retention(total_bytes=700_000)
+    async with new_worker(output=OutputPolicy(max_state_bytes=bound), retention=keep) as worker:
+        await worker.wait((await worker.start(shell("true"), "ada")).id)
+        with pytest.raises(JobNotFoundError):
+            await worker.get(running.id)

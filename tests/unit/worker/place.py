@@ -132,6 +132,10 @@ class Place:
         """There is none."""
         return Extent()
 
+    async def disk_bytes(self) -> int:
+        """None."""
+        return 0
+
     async def remove(self, job_id: str) -> None:
         """Forget it."""
         self.jobs.pop(job_id, None)
