@@ -111,6 +111,9 @@ kept.write(b"y" * 1000)
 assert kept.content() == b"x" * first + bytes(pump.dropped) + b"y" * 1000
 assert kept.extent() == (0, 301_000, pump.dropped, 301_000)
 assert len(kept.gaps()) == 1
+resource.setrlimit(resource.RLIMIT_FSIZE, (301_000, resource.RLIM_INFINITY))
+kept.write(b"z" * 10)
+assert kept.gaps()[1:] == [Gap(offset=301_000, length=10, reason=GapReason.DISK_FULL)]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
@@ -129,6 +132,16 @@ def test_never_more_than_the_limit_is_kept(directory: JobDir, policy: str) -> No
     assert kept.content() == b"x" * (LIMIT - 10) + b"y" * 10
     assert kept.gaps() == [Gap(offset=LIMIT, length=100_005, reason=GapReason.LIMIT)]
     assert kept.extent() == Extent(first=0, end=LIMIT + 100_005, dropped=100_005, size=LIMIT)
+
+
+def test_an_end_at_the_limit_is_no_excess(directory: JobDir) -> None:
+    """Nothing more has come."""
+    kept = Kept(directory, limit=LIMIT, policy="STOP")
+    kept.write(b"x" * LIMIT)
+    kept.pipe.close_write_end()
+    assert not kept.pump.pump(kept.pipe)
+    assert kept.pipe.ended
+    assert not kept.pump.over_limit
 
 
 def test_a_ring_keeps_at_least_its_limit_and_little_more(directory: JobDir) -> None:
