@@ -74,6 +74,11 @@ class Background:
         assert line.startswith("jobworker: "), line
         return line.removeprefix("jobworker: ").removesuffix("\n")
 
+    def error_line(self) -> str:
+        """The next line on stderr."""
+        assert self._process.stderr is not None
+        return self._process.stderr.readline().decode()
+
     def close_output(self) -> None:
         """Be a reader that goes away."""
         assert self._process.stdout is not None

@@ -11,6 +11,8 @@ _FIELDS = {
     "spec.name": "--name",
     "spec.labels": "--label",
     "spec.time_limit": "--timeout",
+    "spec.output_limit.bytes": "--output-limit",
+    "spec.output_limit.policy": "--output-policy",
 }
 
 

@@ -71,6 +71,21 @@ class Assignment(click.ParamType[tuple[str, str]]):
         return name, rest
 
 
+class Size(click.ParamType[int]):
+    """A size such as 100M or 64KiB."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it."""
+        from jobworker.core.units import parse_size
+
+        try:
+            return value if isinstance(value, int) else parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Signal(click.ParamType[int]):
     """A signal's name or number."""
 

@@ -1,4 +1,4 @@
-"""Standard output for a job's bytes."""
+"""Standard output, or another stream of ours, for a job's bytes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import TextIO
 
 from jobworker.cli.exits import CliError
 
@@ -16,14 +17,14 @@ _Item = tuple[bytes, "asyncio.Future[None]"]
 
 
 class RawOutput:
-    """Writes bytes to standard output, and lets everything else go on while nobody reads them.
+    """Writes bytes to standard output or another stream, and lets everything else go on while nobody reads them.
 
     A pipe or a terminal may block for ever. So it is a thread that writes, and a daemon thread, which does not keep the
     program from ending.
     """
 
-    def __init__(self) -> None:
-        self._descriptor = sys.stdout.fileno()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._descriptor = (stream or sys.stdout).fileno()
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()

@@ -50,6 +50,7 @@ def run(
 ) -> int:
     """Run a command on the server: its output here, live, and its exit code as ours.
 
+    Both of its streams come to stdout, in the order of writing; with --output-streams split, its stderr to stderr.
     A lost connection is mended at the very byte. Ctrl-C sends SIGINT to the job, as if it ran here; a second one stops
     it (SIGTERM, and a kill after 10 s); a third one leaves. If you are cut off, the job runs on.
     """
@@ -81,10 +82,10 @@ async def _run(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
     import asyncio
 
     from jobworker.cli.interrupts import Interrupts
-    from jobworker.cli.raw_output import RawOutput
+    from jobworker.cli.job_output import JobOutput
     from jobworker.core.errors import ServerUnavailableError
 
-    output = RawOutput()
+    output = JobOutput()
     job_id: str | None = None
     stream: OutputStream | None = None
     interrupts = Interrupts(client)
@@ -93,7 +94,7 @@ async def _run(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
             job_id = (await start_once(client, spec, request_id)).id
             interrupts.started(job_id)
             stream = client.stream(job_id)
-            return await stream.copy_to(output.write)
+            return await output.copy(stream)
     except ServerUnavailableError as error:
         if stream is None:
             raise

@@ -11,7 +11,7 @@ import click
 from jobworker.cli.exits import USAGE, CliError
 from jobworker.cli.limit_options import LimitOptions, limit_options, limits_from
 from jobworker.cli.option_names import with_options
-from jobworker.cli.params import Assignment, Duration, Utf8
+from jobworker.cli.params import Assignment, Duration, Size, Utf8
 
 if TYPE_CHECKING:
     from jobworker.core.spec import JobSpec
@@ -28,6 +28,9 @@ class SpecOptions(LimitOptions):
     label: tuple[tuple[str, str], ...]
     timeout: timedelta | None
     children: str
+    output_streams: str
+    output_limit: int | None
+    output_policy: str | None
 
 
 _OPTIONS = (
@@ -51,6 +54,21 @@ _OPTIONS = (
         show_default=True,
         help="What to do when the command ends and processes that it started live on.",
     ),
+    click.option(
+        "--output-streams",
+        type=click.Choice(["combined", "split"]),
+        default="combined",
+        show_default=True,
+        help="Keep stdout and stderr as one, in the exact order of writing, or told apart, in that of arrival.",
+    ),
+    click.option(
+        "--output-limit", type=Size(), metavar="SIZE", help="How much output is kept, such as 100M; else as configured."
+    ),
+    click.option(
+        "--output-policy",
+        type=click.Choice(["stop", "drop", "keep-last"]),
+        help="What to do at the limit: stop the job, drop the rest, or make room by the oldest; else as configured.",
+    ),
 )
 
 request_id_option = click.option(
@@ -72,8 +90,10 @@ def spec_options(command: Decorated) -> Decorated:
 def job_spec(argv: Sequence[str], options: SpecOptions) -> JobSpec:
     """The spec that they say. Raises `CliError`."""
     from jobworker.core.errors import InvalidArgumentError
+    from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
     from jobworker.core.spec import ChildPolicy, JobSpec
 
+    policy = options["output_policy"]
     if not argv:
         raise click.UsageError("give the command to run, such as -- ls -l", click.get_current_context())
     try:
@@ -86,6 +106,11 @@ def job_spec(argv: Sequence[str], options: SpecOptions) -> JobSpec:
             time_limit=options["timeout"],
             limits=limits_from(options),
             child_policy=ChildPolicy(options["children"].upper()),
+            output=OutputMode(options["output_streams"].upper()),
+            output_limit=OutputLimit(
+                size=options["output_limit"],
+                policy=None if policy is None else OverflowPolicy(policy.upper().replace("-", "_")),
+            ),
         )
     except InvalidArgumentError as error:
         raise CliError(with_options(error), USAGE) from None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jobworker.cli import text
 from jobworker.cli.exits import CliError, code_of
+from jobworker.cli.job_output import missing
 from jobworker.cli.lines import JobLines, on_terminal, prefixes
 from jobworker.cli.raw_output import RawOutput
-from jobworker.client import AsyncClient
+from jobworker.client import AsyncClient, Chunk, SelectionFields, Stream
 from jobworker.core.errors import JobworkerError, ServerUnavailableError
 from jobworker.core.job import Job
 from jobworker.core.query import JobFilter
@@ -19,14 +20,23 @@ from jobworker.core.query import JobFilter
 MAX_FOLLOWED = 200  # as many as a user may run by default, and fewer than a server lets one follow, which is 256
 
 
-async def stream_many(
-    client: AsyncClient, which: Sequence[str] | JobFilter, *, offset: int, follow: bool, prefix: bool
+async def stream_many(  # noqa: PLR0913 -- what is asked for, by keyword
+    client: AsyncClient,
+    which: Sequence[str] | JobFilter,
+    *,
+    offset: int,
+    follow: bool,
+    prefix: bool,
+    selection: SelectionFields,
 ) -> int:
     """Write the output of these jobs to stdout until all have ended, and give the exit code.
 
     What there is comes first, job by job; then, with `follow`, what the running ones write, as they write it. So no
     more than one backlog is under way at a time. A job that cannot be read is told, and the others go on.
     """
+    from_end = selection.get("tail") == 0  # of each as it is found, for no output tells where that is
+    if from_end:
+        selection = selection | {"tail": None}
     many = _ManyStreams(client, RawOutput().write)
     jobs = [job async for job in many.find(which)]
     if isinstance(which, JobFilter):
@@ -37,8 +47,9 @@ async def stream_many(
     outputs = [
         _Output(
             job_id=job.id,
-            lines=JobLines(beginning, terminal=on_terminal()),
-            offset=offset,
+            prefix=beginning,
+            selection=selection,
+            offset=job.output_bytes if from_end else offset,
             followed=follow and job.end is None,
         )
         for job, beginning in zip(jobs, beginnings, strict=True)
@@ -62,9 +73,21 @@ class _Output:
     """The output of one job: up to where it has been read, and whether it is to be followed from there on."""
 
     job_id: str
-    lines: JobLines
+    prefix: bytes
+    selection: SelectionFields
     offset: int
     followed: bool
+    lines: dict[Stream, JobLines] = field(default_factory=dict[Stream, JobLines])
+
+    def feed(self, chunk: Chunk) -> bytes:
+        """The lines that are complete with a chunk."""
+        if chunk.stream not in self.lines:
+            self.lines[chunk.stream] = JobLines(self.prefix, terminal=on_terminal())
+        return self.lines[chunk.stream].feed(chunk.data)
+
+    def end(self) -> bytes:
+        """What is left, as lines."""
+        return b"".join(lines.end() for lines in self.lines.values())
 
 
 class _ManyStreams:
@@ -96,7 +119,7 @@ class _ManyStreams:
             await self._follow([output for output in outputs if output.followed])
         except ServerUnavailableError:
             for output in outputs:
-                await self._write(output.lines.end())
+                await self._write(output.end())
             raise
 
     async def _follow(self, outputs: Sequence[_Output]) -> None:
@@ -108,15 +131,18 @@ class _ManyStreams:
             raise errors.exceptions[0] from None  # of the connection or of stdout, which all jobs share
 
     async def _copy(self, output: _Output, *, follow: bool) -> None:
-        stream = self._client.stream(output.job_id, output.offset, follow=follow)
+        stream = self._client.stream(output.job_id, output.offset, follow=follow, **output.selection)
         try:
-            await stream.copy_to(lambda data: self._write(output.lines.feed(data)))
+            await stream.for_each(lambda chunk: self._write(output.feed(chunk)))
         except JobworkerError as error:
             self._tell(output.job_id, error)
             output.followed = False
+        for gap in stream.gaps:
+            text.say(f"job {output.job_id}: {missing(gap)}")
         output.offset = stream.offset
+        output.selection = output.selection | {"tail": None, "since": None}
         if follow or not output.followed:
-            await self._write(output.lines.end())
+            await self._write(output.end())
 
     def _tell(self, job_id: str, error: JobworkerError) -> None:
         """Say what is wrong with one job; raises it where it is not only with that one."""

@@ -16,6 +16,7 @@ from jobworker.cli.usage import usage_json, usage_rows
 from jobworker.core.job import Job, signal_name
 from jobworker.core.limit_options import OPTIONS, shown
 from jobworker.core.limits import Limits
+from jobworker.core.output import OutputMode
 from jobworker.core.records import time_text
 from jobworker.core.state import Cause, JobState
 from jobworker.core.units import format_duration, format_size
@@ -63,7 +64,11 @@ def job_json(job: Job, usage: Usage | None = None) -> dict[str, Any]:
         "stopped_by": stop and stop.requested_by,
         "stop_time": stop and time_text(stop.request_time),
         "output_bytes": end.output_bytes if end else job.output_bytes,
+        "output_first_offset": end.output_first_offset if end else job.output_first_offset,
         "output_dropped_bytes": end.output_dropped_bytes if end else 0,
+        "output_mode": job.spec.output.value,
+        "output_limit_bytes": job.output_limit.size,
+        "output_policy": job.output_limit.policy and job.output_limit.policy.value,
         "paused": job.paused,
         "unkillable_pids": list(job.unkillable_pids),
         "limits": asdict(job.limits),
@@ -137,7 +142,8 @@ def ending(job: Job) -> str:  # noqa: PLR0911 -- one for each cause
         case Cause.OOM_KILLED:
             return "out of memory"
         case Cause.OUTPUT_LIMIT:
-            return "output limit"
+            limit = job.output_limit.size
+            return f"output limit of {format_size(limit)}" if limit else "output limit"
         case Cause.LOST:
             return "end not recorded"
 
@@ -199,12 +205,24 @@ def _rows(job: Job, now: datetime, usage: Usage | None) -> Iterator[tuple[str, s
         yield "ended", text.when(end.end_time, now)
         if job.start_time is not None:
             yield "wall time", text.age(end.end_time - job.start_time)
-    dropped = (
-        f", and {end.output_dropped_bytes} bytes that could not be kept" if end and end.output_dropped_bytes else ""
-    )
-    yield "output", text.size(end.output_bytes if end else job.output_bytes) + dropped
+    yield "output", _output(job)
     if usage is not None:
         yield from usage_rows(usage)
+
+
+def _output(job: Job) -> str:
+    """How much a job has written, what of it is not kept, and its limit."""
+    first, dropped = (
+        (job.end.output_first_offset, job.end.output_dropped_bytes) if job.end else (job.output_first_offset, 0)
+    )
+    size, policy = job.output_limit.size, job.output_limit.policy
+    return (
+        text.size(job.end.output_bytes if job.end else job.output_bytes)
+        + (" in two streams" if job.spec.output is OutputMode.SPLIT else "")
+        + (f", the first {text.size(first)} of which made room for the rest" if first else "")
+        + (f", {dropped} bytes of which could not be kept" if dropped else "")
+        + (f" (limit {format_size(size)}, {policy.value.lower().replace('_', '-')})" if size and policy else "")
+    )
 
 
 def limits_text(limits: Limits, missing: Collection[str] = ()) -> str:

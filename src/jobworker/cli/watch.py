@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from jobworker.cli.exits import JOB_CODES
+from jobworker.cli.exits import JOB_CODES, CliError
 from jobworker.cli.options import (
     JobExitCommand,
     client_options,
@@ -19,6 +19,7 @@ from jobworker.cli.options import (
 )
 from jobworker.cli.params import Assignment, Utf8
 from jobworker.cli.run import finish
+from jobworker.cli.selection_options import SelectionOptions, check_selection, selection_from, selection_options
 from jobworker.cli.session import ask
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     epilog=examples(
         "jobworker stream ID",
         "jobworker stream ID --offset 1048576 >> rest.log",
-        "jobworker stream ID --no-follow | tail -n 20",
+        "jobworker stream ID --tail 20 --timestamps",
+        "jobworker stream ID --since 10m --no-follow",
         "jobworker stream ID1 ID2",
         "jobworker stream --label build=42 --state RUNNING",
         "jobworker stream -j ID    (older form)",
@@ -53,13 +55,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Instead of ids: the jobs in this state; repeatable.",
 )
-@click.option(
-    "--offset",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="BYTES",
-    help="Where in the output of one job to begin; 0 by default.",
-)
+@selection_options
 @click.option(
     "--follow/--no-follow",
     default=True,
@@ -79,16 +75,17 @@ def stream(  # noqa: PLR0913, PLR0917 -- one for each option; click gives them b
     older_job_id: str | None,
     labels: tuple[tuple[str, str], ...],
     states: tuple[str, ...],
-    offset: int,
     follow: bool,  # noqa: FBT001 -- click gives it by name
     prefix: bool | None,  # noqa: FBT001 -- as above
     reconnect_timeout: timedelta,
+    **options: Unpack[SelectionOptions],
 ) -> int:
     """Write the output of jobs to stdout, live.
 
-    Of one job: its raw bytes, and nothing else. Ends when the job has ended and all of its output is written; a lost
-    connection is mended at the very byte. Exits with 0 if it is complete, whatever became of the job (`jobworker wait`
-    tells that), and with 125 if the server was away for too long.
+    Of one job: its raw bytes, and nothing else; what is missing of them is told on stderr. If it was started with
+    --output-streams split, its stderr goes to stderr. Ends when the job has ended and all of its output is written; a
+    lost connection is mended at the very byte. Exits with 0 if it is complete, whatever became of the job (`jobworker
+    wait` tells that), and with 125 if the server was away for too long.
 
     Of several: whole lines, each with a prefix; a last line without an end gets one, and a line of more than 64 KiB is
     written in pieces. What there is comes first, the oldest job of --label and --state first; then what the running
@@ -96,21 +93,36 @@ def stream(  # noqa: PLR0913, PLR0917 -- one for each option; click gives them b
     and the exit code is 1.
     """
     which = _which(job_ids, older_job_id, labels, states)
-    if not isinstance(which, str) and offset:
-        raise click.UsageError("--offset is for one job, not for several", click.get_current_context())
+    one_job = isinstance(which, str)
+    prefixed = bool(prefix) or not one_job
+    check_selection(options, one_job=one_job, prefixed=prefixed)
+    selection = selection_from(options)
 
     async def copy(client: AsyncClient) -> int:
-        if isinstance(which, str) and not prefix:
-            from jobworker.cli.raw_output import RawOutput
+        if isinstance(which, str) and not prefixed:
+            from jobworker.cli.job_output import JobOutput
 
-            await client.stream(which, offset, follow=follow).copy_to(RawOutput().write)
+            if options["stdout_only"] or options["stderr_only"]:
+                await _check_split(client, which)
+            output = client.stream(which, options["offset"], follow=follow, **selection)
+            await JobOutput(timestamps=options["timestamps"]).copy(output)
             return 0
         from jobworker.cli.stream_many import stream_many
 
         jobs = [which] if isinstance(which, str) else which
-        return await stream_many(client, jobs, offset=offset, follow=follow, prefix=prefix is not False)
+        return await stream_many(
+            client, jobs, offset=options["offset"], follow=follow, prefix=prefix is not False, selection=selection
+        )
 
     return ask(copy, reconnect=reconnect_timeout)
+
+
+async def _check_split(client: AsyncClient, job_id: str) -> None:
+    from jobworker.core.output import OutputMode
+
+    job = await client.get(job_id)
+    if job.spec.output is OutputMode.COMBINED:
+        raise CliError(f"the streams of job {job_id} are not told apart; start one with --output-streams split")
 
 
 def _which(

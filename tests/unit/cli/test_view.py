@@ -12,6 +12,7 @@ from jobworker.cli.listing import JsonArray, Table
 from jobworker.cli.view import ending, explanation, job_json, limits_text, print_job
 from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
@@ -55,6 +56,11 @@ def with_oom_kills(shown: Job, count: int) -> Job:
         ),
         (with_oom_kills(job(Cause.EXITED, code=3), 0), "exit 3", None),
         (job(Cause.OUTPUT_LIMIT, signal=9), "output limit", "reached its output limit and was ended"),
+        (
+            replace(job(Cause.OUTPUT_LIMIT, signal=15, dropped=7), output_limit=OutputLimit(size=64 * 1024)),
+            "output limit of 64KiB",
+            "reached its output limit of 64KiB and was ended; 7 bytes of output could not be kept",
+        ),
         (
             job(Cause.LOST),
             "end not recorded",
@@ -152,3 +158,34 @@ def test_limits_that_are_not_in_force_say_so() -> None:
     limits = Limits(cpus=1.5, memory_high=2 * 1024**3, io=(IoLimit(read_bytes_per_second=10**7),))
     shown = limits_text(limits, {"memory_high": "no memory controller", "io": "no io controller"})
     assert shown == "cpus 1.5, memory-high 2GiB (not enforced), io-read 10MB/s (not enforced)"
+
+
+def shown_output(shown: Job, capsys: pytest.CaptureFixture[str]) -> str:
+    """The line about output that people see."""
+    print_job(shown, "text")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("output")]
+    return line.removeprefix("output").strip()
+
+
+def test_what_is_kept_of_an_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """How much there is, what is missing of it, and the limit; of a job that runs and of one that has ended."""
+    limit = OutputLimit(size=64 * 1024, policy=OverflowPolicy.KEEP_LAST)
+    running = replace(
+        started(accepted_job(spec=JobSpec(argv=("yes",), output=OutputMode.SPLIT))),
+        output_bytes=200 * 1024,
+        output_first_offset=100 * 1024,
+        output_limit=limit,
+    )
+    assert shown_output(running, capsys) == (
+        "200.0 KiB in two streams, the first 100.0 KiB of which made room for the rest (limit 64KiB, keep-last)"
+    )
+    end = JobEnd(cause=Cause.EXITED, end_time=NOON, output_bytes=2048, output_first_offset=1024, output_dropped_bytes=5)
+    over = replace(running, spec=SPEC, end=end, output_limit=OutputLimit())
+    assert shown_output(over, capsys) == (
+        "2.0 KiB, the first 1.0 KiB of which made room for the rest, 5 bytes of which could not be kept"
+    )
+    fields = ("output_bytes", "output_first_offset", "output_dropped_bytes", "output_mode")
+    assert [job_json(running)[name] for name in fields] == [200 * 1024, 100 * 1024, 0, "SPLIT"]
+    assert [job_json(over)[name] for name in fields] == [2048, 1024, 5, "COMBINED"]
+    assert [job_json(running)[name] for name in ("output_limit_bytes", "output_policy")] == [64 * 1024, "KEEP_LAST"]
+    assert [job_json(over)[name] for name in ("output_limit_bytes", "output_policy")] == [None, None]
