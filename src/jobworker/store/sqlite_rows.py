@@ -53,6 +53,7 @@ def job_from_row(row: Row) -> Job:
     """The job of a row of `COLUMNS`. Raises `StoreError` for one that no release has written."""
     job_id, create_time, owner, request_id, start_time, stop, end, output_bytes, limits, output_limit, spec = row
     try:
+        ended = _optional(lambda text: end_from(json.loads(text)), end)
         return Job(
             id=job_id,
             owner=owner,
@@ -60,8 +61,9 @@ def job_from_row(row: Row) -> Job:
             create_time=time_from(create_time),
             start_time=_optional(time_from, start_time),
             stop=_optional(lambda text: stop_from(json.loads(text)), stop),
-            end=_optional(lambda text: end_from(json.loads(text)), end),
+            end=ended,
             output_bytes=output_bytes,
+            output_first_offset=0 if ended is None else ended.output_first_offset,
             limits=limits_from(json.loads(limits)),
             output_limit=output_limit_from(json.loads(output_limit)),
             spec=spec_from(json.loads(spec)),

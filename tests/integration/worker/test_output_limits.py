@@ -229,7 +229,7 @@ async def test_no_job_is_started_when_all_output_takes_too_much_of_the_disk(
         running = await worker.start(shell(f"head -c 600000 /dev/zero; echo; read x < {gate.path}"), "ada")
         await said(worker, running, b"\0\n")
         ring = await worker.start(limited("head -c 5000000 /dev/zero", OverflowPolicy.KEEP_LAST), "ada")
-        await worker.wait(ring.id)
+        ended = await worker.wait(ring.id)
         large = await worker.start(shell("head -c 500000 /dev/zero"), "ada")
         await worker.wait(large.id)
         with pytest.raises(QuotaExceededError) as error:
@@ -248,3 +248,4 @@ async def test_no_job_is_started_when_all_output_takes_too_much_of_the_disk(
         await worker.wait((await worker.start(shell("true"), "ada")).id)
         with pytest.raises(JobNotFoundError):
             await worker.get(running.id)
+        assert (await worker.get(ring.id)).output_first_offset == ended.output_first_offset > 0
