@@ -1,0 +1,80 @@
+"""Supervisors that stand by for jobs: with whom they end, and what becomes of a start when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from jobworker.core.state import JobState
+from jobworker.executors.standbys import COUNT
+from jobworker.linux import process
+from jobworker.worker import Worker
+from tests.integration.worker.conftest import NewWorker
+from tests.integration.worker.test_start import cgroup_of
+from tests.support.workers import gone, shell, worker_process
+
+
+def standbys(ancestor: int) -> list[int]:
+    """The processes below one that stand by: supervisors, and those that would become jobs."""
+    found: list[int] = []
+    for pid in process.descendants(ancestor):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() == "jw-standby\n":
+                found.append(pid)
+    return found
+
+
+async def all_stand_by(ancestor: int) -> list[int]:
+    """The same, as soon as there are all."""
+    while len(pids := standbys(ancestor)) < 2 * COUNT:  # noqa: ASYNC110 - they tell nobody here
+        await asyncio.sleep(0.002)
+    return pids
+
+
+async def test_they_end_with_their_daemon_and_are_taken_for_no_jobs(
+    tree: str, state_dir: Path, new_worker: NewWorker
+) -> None:
+    """Also when it is killed: no process and no group stays, and the next one clears their directories away."""
+    with worker_process(state_dir, tree) as daemon:
+        pids = await all_stand_by(daemon.process.pid)
+        left = {path.name for path in (state_dir / "standby").iterdir()}
+        daemon.kill()
+    gone(pids)
+    assert tree == "subreaper" or not [path for path in cgroup_of(state_dir).iterdir() if path.is_dir()]
+    async with new_worker() as worker:
+        assert not left & {path.name for path in (state_dir / "standby").iterdir()}
+        assert worker.recovery.never_ran == []
+        assert not (await worker.list()).jobs
+
+
+async def test_they_end_when_the_worker_is_left(tree: str, state_dir: Path, new_worker: NewWorker) -> None:
+    """Nothing of them stays, without a next worker."""
+    async with new_worker() as worker:
+        pids = await all_stand_by(os.getpid())
+        assert worker.info.process_tracking == tree
+    gone(pids)
+    assert not list((state_dir / "standby").iterdir())
+
+
+@pytest.mark.usefixtures("tree")
+async def test_a_start_goes_on_without_those_that_have_died(worker: Worker) -> None:
+    """Whether it was the supervisor or the process that waits in it; each job runs once."""
+    for half in (0, 1):
+        pids = (await all_stand_by(os.getpid()))[:]
+        supervisors = [pid for pid in pids if os.getsid(pid) == pid and parent_of(pid) not in pids]
+        for pid in set(supervisors) if half else set(pids) - set(supervisors):
+            os.kill(pid, signal.SIGKILL)
+        jobs = [await worker.start(shell("exit 3"), "ada") for _ in range(2 * COUNT)]
+        ends = [(await worker.wait(job.id)).end for job in jobs]
+        assert {end.exit_code for end in ends if end} == {3}
+        assert {(await worker.get(job.id)).state for job in jobs} == {JobState.FINISHED}
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
