@@ -12,6 +12,7 @@ from jobworker.executors.supervision import Supervision
 from jobworker.runtime.jobdir import JobDir
 
 COUNT = 4  # that stand by: each is two processes of a megabyte
+AT_ONCE = 1  # start that may be under way while one is made; with more the processors are better left to them
 _RETRY = 1.0  # seconds until the next try to have one where there was no room for it
 _END_PATIENCE = 5.0  # seconds; it kills a process and exits
 
@@ -24,7 +25,7 @@ class Standby(NamedTuple):
 
 
 class Standbys:
-    """The supervisors that stand by, each for a job with an id of its own; they are replaced while none is started."""
+    """The supervisors that stand by, each for a job with an id of its own; they are replaced while there is time."""
 
     def __init__(self, make: Callable[[str], Awaitable[Standby]], delete: Callable[[str], Awaitable[None]]) -> None:
         self._make = make
@@ -79,7 +80,7 @@ class Standbys:
 
     @contextmanager
     def start(self) -> Generator[None]:
-        """Make no new ones meanwhile: a start is to have the machine for itself."""
+        """Count a start that is under way meanwhile."""
         self._starts += 1
         try:
             yield
@@ -91,7 +92,7 @@ class Standbys:
         while True:
             await self._look.wait()
             self._look.clear()
-            while not self._starts and len(self._free) < COUNT:
+            while self._starts <= AT_ONCE and len(self._free) < COUNT:
                 job_id = str(uuid.uuid4())
                 try:
                     self._free[job_id] = await self._make(job_id)
