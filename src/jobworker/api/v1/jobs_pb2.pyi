@@ -458,7 +458,7 @@ class Job(_message.Message):
     owner: _builtins.str
     """The principal that started it."""
     output_bytes: _builtins.int
-    """Bytes of output kept so far; the offset at which output will go on, and after the end the final size."""
+    """The offset at which the output ends so far, and after the end for good; it counts bytes that are missing, too."""
     paused: _builtins.bool
     """Whether the running job stands still."""
     output_first_offset: _builtins.int
