@@ -99,6 +99,17 @@ def test_stopping_an_ended_job_is_no_error_and_changes_nothing(
     assert client.call("status", job) == status
 
 
+def test_what_is_missing_is_left_out(client: OlderClient, authority: OpensslAuthority, server: Server) -> None:
+    """There is no word for a gap: a follower gets what is kept, and then the end."""
+    spec = pb.JobSpec(
+        argv=["head", "-c", "100000", "/dev/zero"],
+        output_limit=pb.OutputLimit(bytes=65_536, policy=pb.OutputLimit.DROP),
+    )
+    with server.channel(authority.client("carol", extension="ASN1:UTF8String:user")) as channel:
+        job = JobServiceStub(channel).StartJob(pb.StartJobRequest(spec=spec), timeout=LIMIT).id
+    assert client.call("digests", job, 1) == [digest_of(bytes(65_536))]
+
+
 def test_150_followers_and_a_late_one_get_every_byte(client: OlderClient) -> None:
     """All see the same megabytes of random bytes, of which nobody but the job knew before."""
     job = client.call("start", "head", "-c", "1000000", "/dev/urandom")

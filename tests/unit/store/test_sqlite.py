@@ -16,6 +16,7 @@ import pytest
 from jobworker.core.errors import RequestIdReusedError, StoreError
 from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.query import JobFilter
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
@@ -35,6 +36,8 @@ FULL_SPEC = JobSpec(
     time_limit=timedelta(hours=1, microseconds=7),
     limits=LIMITS,
     child_policy=ChildPolicy.WAIT,
+    output=OutputMode.SPLIT,
+    output_limit=OutputLimit(size=2**40),
 )
 STOP = StopRequest(requested_by="bob", request_time=NOON, signal=2, grace=timedelta(seconds=1.5))
 USAGE = Usage(wall_seconds=1.5, cpu_seconds=0.25, oom_kills=0, io_read_bytes=2**40)
@@ -49,6 +52,7 @@ JOBS = {
         stop=STOP,
         end=SIGNALED,
         limits=replace(LIMITS, pids=100),
+        output_limit=OutputLimit(size=2**40, policy=OverflowPolicy.KEEP_LAST),
         output_bytes=2**40,
     ),
     "longest arguments": accepted_job(spec=JobSpec(argv=("x" * 131_071,) * 8)),
