@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -19,7 +21,7 @@ from jobworker.core.state import Cause
 from jobworker.executors import local
 from jobworker.worker import Chunk, Gap, OutputPolicy, Retention, Selection, Worker, space
 from tests.integration.worker.conftest import NewWorker
-from tests.support.workers import LIMIT, Gate, said, shell
+from tests.support.workers import LIMIT, Gate, said, shell, supervisor_of
 
 SIZE = 65_536
 LINE = 16  # bytes of a numbered line, so that each offset says what is there
@@ -208,15 +210,22 @@ async def test_a_ring_is_refused_where_it_cannot_be(new_worker: NewWorker, monke
         await worker.wait(job.id)
 
 
-async def test_what_a_job_that_was_killed_has_dropped_is_known(worker: Worker, gate: Gate) -> None:
-    """A stop in the middle of dropping changes nothing in what is told."""
+@pytest.mark.parametrize("lost", [False, True])
+async def test_what_a_job_that_was_killed_has_dropped_is_known(worker: Worker, gate: Gate, *, lost: bool) -> None:
+    """A stop in the middle of dropping, or the death of the supervisor, changes nothing in what is told."""
     job = await worker.start(limited(f"{numbered(100_000)}; read x < {gate.path}", OverflowPolicy.DROP), "ada")
     while (await worker.get(job.id)).output_bytes < 100_000 * LINE:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.002)
     gap = Gap(offset=SIZE, length=100_000 * LINE - SIZE, reason=GapReason.LIMIT)
     assert await checked(worker.stream(job.id, follow=False)) == ([gap], gap.end)
-    await worker.stop(job.id, by="ada", grace=timedelta(0))
+    if lost:
+        os.kill(supervisor_of(job.id), signal.SIGKILL)
+    else:
+        await worker.stop(job.id, by="ada", grace=timedelta(0))
     assert await checked(worker.stream(job.id)) == ([gap], gap.end)
+    end = (await worker.wait(job.id)).end
+    assert end is not None
+    assert (end.cause is Cause.LOST, end.output_bytes, end.output_dropped_bytes) == (lost, gap.end, gap.length)
 
 
 async def test_no_job_is_started_when_all_output_takes_too_much_of_the_disk(
