@@ -109,6 +109,7 @@ def _one_of(*choices: str) -> Kind:
 
 ADDRESS = Kind(name="HOST:PORT", metavar="HOST:PORT", parse=lambda raw: Address.parse(_text(raw), lowest_port=0))
 PATH = Kind(name="path", metavar="PATH", parse=_path)
+URL = Kind(name="path, URL", metavar="URL", parse=_text)
 TEXT = Kind(name="text", metavar="NAME", parse=_text)
 FLAG = Kind(name="true or false", metavar="", parse=_flag, show=lambda value: str(value).lower())
 COUNT = Kind(name="number", metavar="N", parse=_count)
@@ -120,6 +121,7 @@ AUDIT_TARGET = Kind(name="path, stderr, off", metavar="PATH|stderr|off", parse=_
 DEFAULT_LISTEN = Address(host="127.0.0.1", port=8443)
 DEFAULT_SHUTDOWN_GRACE = timedelta(seconds=10)
 DEFAULT_RETENTION_AGE = timedelta(days=30)
+DEFAULT_ARCHIVE_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +158,13 @@ class ServerSettings:
     retention_bytes: Annotated[int, SIZE, "When the output of ended jobs is larger in all, the oldest are removed."] = (
         50 * 1024**3
     )
+    compress_after: Annotated[
+        timedelta | None, DURATION, "How long after a job's end its output is compressed; never by default."
+    ] = None
+    archive_url: Annotated[
+        str | None, URL, "Where output of ended jobs is moved: a folder, or what fsspec knows; nowhere by default."
+    ] = None
+    archive_after: Annotated[timedelta, DURATION, "How long after a job's end that is done."] = DEFAULT_ARCHIVE_AFTER
     output_limit: Annotated[int, SIZE, "How much output is kept of a job that asks for no limit."] = (
         DEFAULT_OUTPUT_LIMIT
     )

@@ -12,6 +12,7 @@
     ├── JobNotEndedError            the job runs, so this cannot be done yet
     ├── RequestIdReusedError        the request id belongs to a different start
     ├── OffsetOutOfRangeError       no output at this offset; carries the valid range
+    ├── OutputUnavailableError      the output is in an archive that does not give it now
     ├── UnauthenticatedError        the caller's certificate does not say who it is or what it may do
     ├── PermissionDeniedError       the caller's roles do not allow this
     ├── StoreError                  the job database cannot be used
@@ -169,6 +170,17 @@ class OffsetOutOfRangeError(JobworkerError):
         self.offset = offset
         self.first = first
         self.end = end
+
+
+class OutputUnavailableError(JobworkerError):
+    """The output of a job has been moved to an archive, which does not answer or does not give it. It may do so later.
+
+    Why is for those who run the server: its log says it.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the output of job {job_id} is in an archive that cannot be used now; try again later")
+        self.job_id = job_id
 
 
 class UnauthenticatedError(JobworkerError):

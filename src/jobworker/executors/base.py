@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
 
 from jobworker.core.job import Job, JobEnd, StopRequest
@@ -169,6 +170,21 @@ class Output(Protocol):
         ...
 
 
+class OutputForm(StrEnum):
+    """What the output of an ended job has been made of."""
+
+    RAW = "RAW"
+    COMPRESSED = "COMPRESSED"
+    ARCHIVED = "ARCHIVED"
+
+
+class KeptOutput(NamedTuple):
+    """How an output is kept, and how many bytes of the disk it takes here."""
+
+    form: OutputForm
+    disk_bytes: int
+
+
 class Executor(Protocol):
     """A place where jobs run, and where their output is kept until it is removed."""
 
@@ -213,10 +229,28 @@ class Executor(Protocol):
         """Where the output begins and ends now; nothing if nothing is kept of the job."""
         ...
 
+    async def kept_outputs(self, job_ids: Sequence[str]) -> list[KeptOutput]:
+        """How the outputs of ended jobs are kept, in their order."""
+        ...
+
+    async def compress_output(self, job_id: str) -> None:
+        """Have the output of an ended job take less room; nobody who reads it notices.
+
+        Raises `OSError`, after which it is as it was.
+        """
+        ...
+
+    async def archive_output(self, job_id: str) -> None:
+        """Move the output of an ended job to the archive, from where it is read on. Raises as `compress_output`."""
+        ...
+
     async def disk_bytes(self) -> int:
         """What all that is kept of jobs takes of the disk. It looks at each of them."""
         ...
 
     async def remove(self, job_id: str) -> None:
-        """Delete all that is kept of an ended job; one that is not there is no error."""
+        """Delete all that is kept of an ended job; one that is not there is no error.
+
+        Raises `OutputUnavailableError` if an archive does not say that it has deleted the output; try again then.
+        """
         ...

@@ -19,10 +19,12 @@ from jobworker.core.limits import Limits
 from jobworker.core.output import DEFAULT_OUTPUT_RESERVE
 from jobworker.core.records import Record, time_from
 from jobworker.core.usage import Usage
-from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo
+from jobworker.executors.archive import check_url
+from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo, KeptOutput, Output
 from jobworker.executors.directories import JobDirectories, cgroup_of, job_from_records, outcome_from
 from jobworker.executors.execution import LocalExecution
-from jobworker.executors.output import FileOutput, GrowthWatch, can_free_beginnings, splice_is_seen
+from jobworker.executors.output import GrowthWatch, can_free_beginnings, splice_is_seen
+from jobworker.executors.outputs import LocalOutputs
 from jobworker.executors.place import Place, take_place
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.standbys import Standby, Standbys
@@ -56,7 +58,7 @@ class LocalSettings:
     `directory` holds a folder a job. `sync` makes records survive a power cut. `user` is whom jobs run as; `None` means
     the user of this process, or "nobody" where that is root. `cgroups` says what becomes of limits and of the groups
     that they need: "require", "auto" (as far as they can be had) or "off". `output_reserve` bytes of the file system
-    are not for output, though no more than a twentieth of it.
+    are not for output, though no more than a twentieth of it. `archive_url` is where output is archived.
     """
 
     directory: Path
@@ -64,6 +66,7 @@ class LocalSettings:
     user: str | None = None
     cgroups: CgroupMode = "auto"
     output_reserve: int = DEFAULT_OUTPUT_RESERVE
+    archive_url: str | None = None
 
 
 class LocalExecutor:
@@ -83,7 +86,10 @@ class LocalExecutor:
         self._growth = GrowthWatch()
         self._splice = True
         self._frees = True
-        self._reserve = 0
+        self._reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
+        self._outputs = LocalOutputs(
+            self._directories, self._growth, threads, reserve=self._reserve, archive_url=settings.archive_url
+        )
 
     @classmethod
     @asynccontextmanager
@@ -92,9 +98,11 @@ class LocalExecutor:
 
         The limit of open descriptors of this process is raised as far as it may be: each running job takes one, and
         each follower. Raises `InvalidArgumentError` for a user that does not exist or that this process cannot become,
-        and for limits that are required and cannot be enforced, and `OSError`.
+        for limits that are required and cannot be enforced and for an archive that cannot be used, and `OSError`.
         """
         user = JobUser.find(settings.user)
+        if settings.archive_url is not None:
+            check_url(settings.archive_url)
         with ExitStack() as held:
             threads = held.enter_context(Threads())
             place = await threads.run(held.enter_context, take_place(settings.cgroups, _name(settings.directory)))
@@ -102,7 +110,6 @@ class LocalExecutor:
             await threads.run(executor._tidy)
             executor._splice = await threads.run(splice_is_seen, settings.directory)
             executor._frees = await threads.run(can_free_beginnings, settings.directory)
-            executor._reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
             try:
                 executor._spawner.start()
                 executor._standbys.begin()
@@ -221,22 +228,34 @@ class LocalExecutor:
             known = {"start_time": execution.start_time, "stop": execution.stop, "paused": execution.paused}
             return replace(job, **known), execution
 
-    def open_output(self, job_id: str, *, indexed: bool) -> FileOutput:
+    def open_output(self, job_id: str, *, indexed: bool) -> Output:
         """The output of a job; see `Executor.open_output`."""
-        return FileOutput(os.fsencode(self._directories.path(job_id)), self._growth, indexed=indexed)
+        return self._outputs.open(job_id, indexed=indexed)
 
     def output_extent(self, job_id: str) -> Extent:
         """Where the output begins and ends now; nothing if nothing is kept of the job."""
         return self._directories.output_extent(job_id)
+
+    async def kept_outputs(self, job_ids: Sequence[str]) -> list[KeptOutput]:
+        """How the outputs of ended jobs are kept; see `Executor.kept_outputs`."""
+        return await self._outputs.kept(job_ids)
+
+    async def compress_output(self, job_id: str) -> None:
+        """Have the output of an ended job take less room; see `Executor.compress_output`."""
+        await self._outputs.pack(job_id, archive=False)
+
+    async def archive_output(self, job_id: str) -> None:
+        """Move the output of an ended job to the archive; see `Executor.archive_output`."""
+        await self._outputs.pack(job_id, archive=True)
 
     async def disk_bytes(self) -> int:
         """What all that is kept of jobs takes of the disk."""
         return await self._threads.run(self._directories.disk_bytes)
 
     async def remove(self, job_id: str) -> None:
-        """Delete the directory of a job; one that is not there is no error."""
+        """Delete all of a job; see `Executor.remove`."""
         await self._standbys.give_back(job_id)
-        await self._delete(job_id)
+        await self._outputs.remove(job_id)
 
     async def _delete(self, job_id: str) -> None:
         await self._threads.run(self._directories.delete, job_id)

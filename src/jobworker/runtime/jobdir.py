@@ -5,10 +5,12 @@
                   started   by the first process of the job when it is about to execute the program
                   limits    the limits in force, once they have been changed
                   exit      how the job ended, by the supervisor or by the one that buries a lost job
+                  compressed, archived   what has become of the output since: see `executors.packing`
                   The file is held (flock) from before the supervisor exists until it has gone: the proof of life
     control       the socket on which the supervisor takes requests
     output        the raw bytes that the job wrote, each at its offset; it only grows, but may have holes. Made before
                   the program is executed
+    output.zst    in place of it, a while after the end: what is kept of it, compressed; until it is in an archive
     index         when each part of the output arrived, and from which stream: see `index`
     gaps          what is missing of the output, once something is: see `gaps`
 
@@ -33,7 +35,9 @@ Record = dict[str, Any]
 
 RECORDS, CONTROL = "records", "control"
 OUTPUT, INDEX, GAPS = "output", "index", "gaps"
+COMPRESSED_OUTPUT = "output.zst"
 SPEC, STARTED, LIMITS, EXIT = "spec", "started", "limits", "exit"  # kinds of records
+COMPRESSED, ARCHIVED = "compressed", "archived"  # as above, of ended jobs
 
 _RESERVED_BYTES = 4096  # a block; the end of a job takes some hundreds of bytes
 _LISTEN_BACKLOG = 16  # a daemon and, after a restart, its successor: two connections at a time are usual

@@ -67,7 +67,14 @@ async def _serve(settings: ServerSettings, files: CertificateFiles, certificates
                         running_jobs_per_owner=settings.max_running_jobs_per_user,
                         command_bytes=settings.max_command_bytes,
                     ),
-                    retention=Retention(age=settings.retention_age, total_bytes=settings.retention_bytes),
+                    retention=Retention(
+                        age=settings.retention_age,
+                        total_bytes=settings.retention_bytes,
+                        compress_after=settings.compress_after,
+                        archive_after=settings.archive_after if settings.archive_url else None,
+                    ),
+                    archive_url=settings.archive_url,
+                    on_packing_error=_log_packing_error,
                     output=settings.output,
                     job_user=settings.job_user,
                     cgroups=settings.cgroups,
@@ -134,6 +141,10 @@ def _log_recovery(worker: Worker) -> None:
         log.error("job %s is left alone, its records cannot be read: %s", job_id, problem)
     if found.adopted or found.ended:
         log.info("jobs that run on: %d; that have ended meanwhile: %d", len(found.adopted), len(found.ended))
+
+
+def _log_packing_error(job_id: str, error: OSError) -> None:
+    log.warning("the output of job %s stays where it is for now: %s", job_id, error)
 
 
 def _say_ready(address: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -30,14 +30,18 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
     job_user: str | None = None,
     cgroups: CgroupMode = "auto",
     stop_jobs_on_exit: bool = False,
+    archive_url: str | None = None,
+    on_packing_error: Callable[[str, OSError], None] = lambda _job_id, _error: None,
 ) -> AsyncGenerator[Worker]:
     """A worker that runs jobs on this machine and keeps everything in `state_dir`, which is made if need be.
 
     `durability` says what a start and an end outlive: "process", a kill of every process; "power", a power cut, too.
     Jobs run as `job_user`; without one as the user of this process, or as "nobody" where that is root. `cgroups` says
     what becomes of limits: "require" raises unless CPU, memory, I/O and processes can be limited, "auto" has those that
-    can be, "off" none. Raises `StoreError` (also where another worker uses the directory), `InvalidArgumentError` (the
-    user) and `OSError`.
+    can be, "off" none. `archive_url` is where the output of ended jobs goes when `retention` says so: a path, or a URL
+    that fsspec knows. `on_packing_error` is told of output that could not be compressed or archived; it is tried again.
+    Raises `StoreError` (also where another worker uses the directory), `InvalidArgumentError` (the user, the archive)
+    and `OSError`.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything else runs
     output = output or OutputPolicy()
@@ -47,6 +51,7 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
         user=job_user,
         cgroups=cgroups,
         output_reserve=output.reserve,
+        archive_url=archive_url,
     )
     with _only_user_of(state_dir):
         async with (
@@ -60,6 +65,7 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
                 retention=retention,
                 output=output,
                 stop_jobs_on_exit=stop_jobs_on_exit,
+                on_packing_error=on_packing_error,
             ) as worker,
         ):
             yield worker

@@ -18,6 +18,7 @@ from jobworker.core.errors import (
     JobNotEndedError,
     JobNotFoundError,
     OffsetOutOfRangeError,
+    OutputUnavailableError,
     ServerUnavailableError,
     StoreError,
 )
@@ -84,6 +85,7 @@ class Worker:
         retention: Retention | None = None,
         output: OutputPolicy | None = None,
         stop_jobs_on_exit: bool = False,
+        on_packing_error: Callable[[str, OSError], None] = lambda _job_id, _error: None,
     ) -> None:
         self._executor = executor
         self._store = store
@@ -91,6 +93,7 @@ class Worker:
         self._quotas = quotas or Quotas()
         self._retention = retention or Retention()
         self._stop_jobs_on_exit = stop_jobs_on_exit
+        self._on_packing_error = on_packing_error
         self._tasks = Tasks()
         self._running = RunningJobs(executor, store, JobCounts(self._quotas), self._tasks)
         output = output or OutputPolicy()
@@ -107,6 +110,7 @@ class Worker:
             await self._leave()
             raise
         self._tasks.watch(self._retain)
+        self._tasks.watch(self._pack)
         self._entered = True
         return self
 
@@ -273,7 +277,7 @@ class Worker:
 
         Chunks have at most `CHUNK_BYTES`: large ones where there is backlog, what there is where not. Where output is
         missing there is a gap. Raises `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end, below
-        0 or, unless it is 0, before the first byte that is kept.
+        0 or, unless it is 0, before the first byte that is kept, and `OutputUnavailableError`.
         """
         job = await self.get(job_id)
         live = self._running.get(job_id)
@@ -297,7 +301,10 @@ class Worker:
             output.close()
 
     async def remove(self, job_id: str) -> None:
-        """Forget an ended job and delete its output. Raises `JobNotFoundError` and `JobNotEndedError`."""
+        """Forget an ended job and delete its output.
+
+        Raises `JobNotFoundError`, `JobNotEndedError`, and `OutputUnavailableError` if an archive does not delete it.
+        """
         job = await self.get(job_id)
         if job.end is None:
             raise JobNotEndedError(job_id, action="remove")
@@ -326,9 +333,20 @@ class Worker:
     async def _remove_expired(self) -> None:
         running = sum(self._executor.output_extent(live.job.id).kept for live in self._running)
         with suppress(StoreError, OSError):  # nothing is lost by trying again later
-            async for job_id in retention_.expired(self._store, self._retention, datetime.now(UTC), running):
-                await self._executor.remove(job_id)
-                await self._store.remove(job_id)
+            async for job_id in retention_.expired(
+                self._store, self._executor, self._retention, datetime.now(UTC), running
+            ):
+                with suppress(OutputUnavailableError):
+                    await self._executor.remove(job_id)
+                    await self._store.remove(job_id)
+
+    async def _pack(self) -> None:
+        while True:
+            with suppress(StoreError, OSError):  # nothing is lost by trying again later
+                await retention_.pack(
+                    self._store, self._executor, self._retention, datetime.now(UTC), self._on_packing_error
+                )
+            await asyncio.sleep(RETENTION_INTERVAL)  # as above
 
     # Leave
 

@@ -42,6 +42,7 @@ EXAMPLES: tuple[tuple[JobworkerError, str, str], ...] = (
     (errors.JobNotEndedError(JOB, action="remove"), "FAILED_PRECONDITION", "JOB_NOT_ENDED"),
     (errors.RequestIdReusedError(JOB), "ALREADY_EXISTS", "REQUEST_ID_REUSED"),
     (errors.OffsetOutOfRangeError(JOB, offset=9, first=0, end=2**40), "OUT_OF_RANGE", "OFFSET_OUT_OF_RANGE"),
+    (errors.OutputUnavailableError(JOB), "UNAVAILABLE", "OUTPUT_UNAVAILABLE"),
     (errors.UnauthenticatedError("no role"), "UNAUTHENTICATED", "UNAUTHENTICATED"),
     (errors.PermissionDeniedError("not you"), "PERMISSION_DENIED", "PERMISSION_DENIED"),
     (errors.StoreError("the disk is full"), "UNAVAILABLE", "STORE_UNAVAILABLE"),

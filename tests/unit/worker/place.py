@@ -13,7 +13,7 @@ from jobworker.core.limit_policy import LIMITS
 from jobworker.core.limits import Limits
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
-from jobworker.executors.base import Execution, ExecutorInfo, Outcome, Output
+from jobworker.executors.base import Execution, ExecutorInfo, KeptOutput, Outcome, Output, OutputForm
 from jobworker.runtime.gaps import Extent
 
 USAGE = Usage(wall_seconds=2, cpu_seconds=1, memory_bytes=5)
@@ -135,6 +135,16 @@ class Place:
     async def disk_bytes(self) -> int:
         """None."""
         return 0
+
+    async def kept_outputs(self, job_ids: Sequence[str]) -> list[KeptOutput]:
+        """Nothing is."""
+        return [KeptOutput(OutputForm.RAW, 0) for _ in job_ids]
+
+    async def compress_output(self, job_id: str) -> None:
+        """There is none."""
+
+    async def archive_output(self, job_id: str) -> None:
+        """There is none."""
 
     async def remove(self, job_id: str) -> None:
         """Forget it."""

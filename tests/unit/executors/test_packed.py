@@ -1,0 +1,121 @@
+"""Compressed output beside the raw output that it was made from."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from jobworker.core.output import GapReason
+from jobworker.executors.base import Output
+from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.packed import LocalContent, PackedOutput
+from jobworker.executors.packing import pack
+from jobworker.executors.seekable import FRAME_BYTES
+from jobworker.runtime import jobdir
+from jobworker.runtime.gaps import GapWriter
+from jobworker.runtime.jobdir import JobDir
+
+DICE = random.Random(2)  # noqa: S311 - the same bytes every time
+EXIT = {"end": {"time": datetime.now(UTC).isoformat()}}
+
+
+class Directory:
+    """The directory of a job that has ended, with what it wrote."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with JobDir.create(path) as directory:
+            directory.write(jobdir.EXIT, EXIT, sync=False)
+            self._fd = directory.create_output()
+            self.gaps = GapWriter(directory)
+            self.gaps._directory = JobDir(os.dup(directory.fd))
+        self.end = 0
+
+    def keep(self, size: int) -> None:
+        """So many random bytes."""
+        os.pwrite(self._fd, DICE.randbytes(size), self.end)
+        self.end += size
+        self.gaps.close()
+
+    def lose(self, size: int, reason: GapReason) -> None:
+        """So many bytes that could not be kept."""
+        self.gaps.grow(self.end, size, reason)
+        self.gaps.flush()
+        self.end += size
+
+    def close(self) -> None:
+        """Close the files."""
+        self.gaps._directory.close()
+        if self.gaps._fd >= 0:
+            os.close(self.gaps._fd)
+        os.close(self._fd)
+
+
+@pytest.fixture
+async def growth() -> AsyncGenerator[GrowthWatch]:
+    """One for all readers."""
+    watch = GrowthWatch()
+    yield watch
+    watch.close()
+
+
+async def content(output: Output, offset: int, end: int) -> list[tuple[int, bytes | GapReason]]:
+    """What is read from an offset on, each run of bytes as one."""
+    found: list[tuple[int, bytes | GapReason]] = []
+    while (piece := await output.read(offset, end, final=True)) is not None:
+        what = getattr(piece, "data", None) or piece.reason
+        if found and isinstance(what, bytes) and isinstance(before := found[-1][1], bytes):
+            found[-1] = found[-1][0], before + what
+        else:
+            found.append((piece.offset, what))
+        offset = piece.end
+    return found
+
+
+def whole(directory: Directory) -> None:
+    """Nothing is missing; several frames."""
+    directory.keep(2 * FRAME_BYTES + 77)
+
+
+def trimmed(directory: Directory) -> None:
+    """The beginning has made room for the rest."""
+    directory.keep(FRAME_BYTES + 10_000)
+    directory.gaps.trim(FRAME_BYTES + 5)
+    os.pwrite(directory._fd, bytes(FRAME_BYTES), 0)
+
+
+def torn(directory: Directory) -> None:
+    """There was no room from time to time, also before the first byte that is kept, and at the end."""
+    for size in (5000, 10, FRAME_BYTES, 3):
+        directory.keep(size)
+        directory.lose(size + 1, GapReason.DISK_FULL)
+    directory.keep(FRAME_BYTES)
+    directory.gaps.trim(4_000)
+    directory.lose(9, GapReason.LIMIT)
+    directory.end += 100  # which nobody knows what has become of
+
+
+@pytest.mark.parametrize("fill", [whole, trimmed, torn])
+async def test_compressed_output_is_read_as_the_raw_one(tmp_path: Path, growth: GrowthWatch, fill: object) -> None:
+    """Bytes and gaps are the same ones from every offset, and what is missing takes no room."""
+    assert callable(fill)
+    directory = Directory(tmp_path / "job")
+    fill(directory)
+    path, end = os.fsencode(directory.path), directory.end
+    raw = FileOutput(path, growth, indexed=False)
+    with JobDir.open(directory.path) as opened:
+        pack(opened, 0, "")
+    assert sorted(file.name for file in directory.path.iterdir() if file.name != "gaps") == ["output.zst", "records"]
+    size = os.fstat(raw._fd).st_size
+    packed = PackedOutput(path, LocalContent(path + b"/output.zst"), size=size)
+    assert packed.extent() == raw.extent()
+    for offset in (0, 4_000, FRAME_BYTES, FRAME_BYTES + 6, end - 1, end, *DICE.choices(range(end), k=20)):
+        assert await content(packed, offset, end) == await content(raw, offset, end)
+    assert (directory.path / "output.zst").stat().st_size <= raw.extent().kept + 10_000
+    for output in (raw, packed, directory):
+        output.close()
