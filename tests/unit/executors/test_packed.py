@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.core.output import GapReason
+from jobworker.core.output import Chunk, GapReason
 from jobworker.executors.base import Output
 from jobworker.executors.output import FileOutput, GrowthWatch
 from jobworker.executors.packed import LocalContent, PackedOutput
@@ -29,16 +29,15 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with JobDir.create(path) as directory:
-            directory.write(jobdir.EXIT, EXIT, sync=False)
-            self._fd = directory.create_output()
-            self.gaps = GapWriter(directory)
-            self.gaps._directory = JobDir(os.dup(directory.fd))
+        self._directory = JobDir.create(path)
+        self._directory.write(jobdir.EXIT, EXIT, sync=False)
+        self.fd = self._directory.create_output()
+        self.gaps = GapWriter(self._directory)
         self.end = 0
 
     def keep(self, size: int) -> None:
         """So many random bytes."""
-        os.pwrite(self._fd, DICE.randbytes(size), self.end)
+        os.pwrite(self.fd, DICE.randbytes(size), self.end)
         self.end += size
         self.gaps.close()
 
@@ -50,10 +49,8 @@ class Directory:
 
     def close(self) -> None:
         """Close the files."""
-        self.gaps._directory.close()
-        if self.gaps._fd >= 0:
-            os.close(self.gaps._fd)
-        os.close(self._fd)
+        self._directory.close()
+        os.close(self.fd)
 
 
 @pytest.fixture
@@ -68,7 +65,7 @@ async def content(output: Output, offset: int, end: int) -> list[tuple[int, byte
     """What is read from an offset on, each run of bytes as one."""
     found: list[tuple[int, bytes | GapReason]] = []
     while (piece := await output.read(offset, end, final=True)) is not None:
-        what = getattr(piece, "data", None) or piece.reason
+        what = piece.data if isinstance(piece, Chunk) else piece.reason
         if found and isinstance(what, bytes) and isinstance(before := found[-1][1], bytes):
             found[-1] = found[-1][0], before + what
         else:
@@ -86,7 +83,7 @@ def trimmed(directory: Directory) -> None:
     """The beginning has made room for the rest."""
     directory.keep(FRAME_BYTES + 10_000)
     directory.gaps.trim(FRAME_BYTES + 5)
-    os.pwrite(directory._fd, bytes(FRAME_BYTES), 0)
+    os.pwrite(directory.fd, bytes(FRAME_BYTES), 0)
 
 
 def torn(directory: Directory) -> None:
@@ -111,7 +108,7 @@ async def test_compressed_output_is_read_as_the_raw_one(tmp_path: Path, growth: 
     with JobDir.open(directory.path) as opened:
         pack(opened, 0, "")
     assert sorted(file.name for file in directory.path.iterdir() if file.name != "gaps") == ["output.zst", "records"]
-    size = os.fstat(raw._fd).st_size
+    size = os.fstat(directory.fd).st_size
     packed = PackedOutput(path, LocalContent(path + b"/output.zst"), size=size)
     assert packed.extent() == raw.extent()
     for offset in (0, 4_000, FRAME_BYTES, FRAME_BYTES + 6, end - 1, end, *DICE.choices(range(end), k=20)):
