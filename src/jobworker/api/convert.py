@@ -123,8 +123,11 @@ def output_limit_from(message: pb.OutputLimit) -> OutputLimit:
 
 
 def limit_names(names: Iterable[str]) -> list[str]:
-    """What the wire calls these fields of `Limits`."""
-    return [WIRE_LIMITS[name] for name in names]
+    """What the wire calls these fields of `Limits`. Raises `InvalidArgumentError` for what is none."""
+    try:
+        return [WIRE_LIMITS[name] for name in names]
+    except KeyError as error:
+        raise InvalidArgumentError("limits", f"{error.args[0]!r} is none; they are {', '.join(WIRE_LIMITS)}") from None
 
 
 def changed_limits(message: pb.UpdateJobRequest) -> frozenset[str]:

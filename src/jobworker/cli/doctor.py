@@ -79,7 +79,7 @@ def _examine(file: Path | None, client_cert: Path | None, flags: dict[str, Any])
     }
     state_dir = given.pop("state_dir")
     yield from examine_kernel()
-    yield from examine_cgroups(settings.cgroups, settings.limits)
+    yield from examine_cgroups(settings.cgroups, settings.limits, state_dir)
     yield from examine_job_user(settings.job_user)
     yield from examine_state_dir(state_dir, settings.durability)
     yield from examine_certificates(**given, client_cert=client_cert)

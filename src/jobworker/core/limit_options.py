@@ -24,7 +24,7 @@ class LimitOption:
 
 def _number(raw: object) -> float:
     try:
-        if not isinstance(raw, bool):
+        if not isinstance(raw, bool) and "_" not in str(raw):  # Python's own spelling
             return float(str(raw))
     except ValueError:
         pass

@@ -35,7 +35,10 @@ class JobDirectories:
         for directory in (self._jobs, self._standby, self.removed):
             directory.mkdir(mode=0o700, exist_ok=True)
         for path in (*self._standby.iterdir(), *self.removed.iterdir()):
-            shutil.rmtree(path)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:  # it is none of ours
+                path.unlink()
 
     def path(self, job_id: str) -> Path:
         """Where the directory of a job is or would be."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import os
 import resource
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableError
@@ -25,7 +25,7 @@ from jobworker.executors.directories import JobDirectories, cgroup_of, job_from_
 from jobworker.executors.execution import LocalExecution
 from jobworker.executors.output import GrowthWatch, can_free_beginnings, splice_is_seen
 from jobworker.executors.outputs import LocalOutputs
-from jobworker.executors.place import Place, take_place
+from jobworker.executors.place import Place, place_name, retake, take_place
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.standbys import Standby, Standbys
 from jobworker.executors.supervision import Supervision
@@ -72,7 +72,9 @@ class LocalSettings:
 class LocalExecutor:
     """An `Executor` for this machine. Made by `open`."""
 
-    def __init__(self, settings: LocalSettings, user: JobUser, place: Place, threads: Threads) -> None:
+    def __init__(
+        self, settings: LocalSettings, user: JobUser, place: Place, threads: Threads, retake: Callable[[], None]
+    ) -> None:
         self._directories = JobDirectories(settings.directory, sync=settings.sync)
         self._sync = settings.sync
         self._mode: CgroupMode = settings.cgroups
@@ -80,7 +82,10 @@ class LocalExecutor:
         self._place = place
         self._threads = threads
         self._boot_id = process.boot_id()
-        self._spawner = Spawner(settings.directory / "spawner.log", self._directories.removed, place.jobs, place.home)
+        log = settings.directory / "spawner.log"
+        self._spawner = Spawner(log, self._directories.removed, place.jobs, place.home, self._have_place)
+        self._retake = retake
+        self._taking = asyncio.Lock()
         self._supervisors = Supervisors(self._spawner)
         self._standbys = Standbys(self._stand_by, self._delete)
         self._growth = GrowthWatch()
@@ -105,8 +110,10 @@ class LocalExecutor:
             check_url(settings.archive_url)
         with ExitStack() as held:
             threads = held.enter_context(Threads())
-            place = await threads.run(held.enter_context, take_place(settings.cgroups, _name(settings.directory)))
-            executor = cls(settings, user, place, threads)
+            name = place_name(settings.directory)
+            place = await threads.run(held.enter_context, take_place(settings.cgroups, name))
+            executor = cls(settings, user, place, threads, partial(retake, place, name, held))
+            held.callback(executor._leave_place)
             await threads.run(executor._tidy)
             executor._splice = await threads.run(splice_is_seen, settings.directory)
             executor._frees = await threads.run(can_free_beginnings, settings.directory)
@@ -119,10 +126,6 @@ class LocalExecutor:
                 await executor._standbys.close()
                 await executor._spawner.close()
                 executor._growth.close()
-                if place.jobs is not None:
-                    executor._directories.remove_unused_cgroups(place.jobs)
-                    with suppress(OSError):  # jobs are in it still
-                        place.jobs.rmdir()
 
     @property
     def info(self) -> ExecutorInfo:
@@ -141,6 +144,7 @@ class LocalExecutor:
         """Run a job; see `Executor.start`."""
         program = job.spec.argv[0][:MAX_SUBJECT_CHARS]
         try:
+            await self._have_place()
             with self._standbys.start():
                 return await self._start(job, self._standbys.take(job.id))
         except CommandNotStartedError as error:
@@ -362,6 +366,21 @@ class LocalExecutor:
                 pass
         return self._execution(job, supervision, job.start_time or job.create_time, cgroup)
 
+    async def _have_place(self) -> None:
+        """Have the groups again if they have gone with systemd's scope, which somebody has stopped."""
+        home = self._place.home
+        async with self._taking:
+            if home is not None and not home.is_dir():
+                await self._threads.run(self._retake)
+
+    def _leave_place(self) -> None:
+        """Remove the groups that nobody uses."""
+        if self._place.jobs is None:
+            return
+        with suppress(OSError):  # jobs are in it still, or it is gone
+            self._directories.remove_unused_cgroups(self._place.jobs)
+            self._place.jobs.rmdir()
+
     def _tidy(self) -> None:
         """Finish what a daemon that was killed had begun, and remove cgroups that nobody uses."""
         self._directories.prepare()
@@ -377,8 +396,3 @@ def _take_descriptors() -> None:
 def _size_of_disk(directory: Path) -> int:
     there = os.statvfs(directory)
     return there.f_blocks * there.f_frsize
-
-
-def _name(directory: Path) -> str:
-    """The name of the cgroup for the jobs of a state directory, the same one after every restart."""
-    return f"jobworker-{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]}"

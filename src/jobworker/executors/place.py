@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -82,6 +84,11 @@ class Place:
             )
 
 
+def place_name(directory: Path) -> str:
+    """The name of the groups for the jobs of a state directory, the same one after every restart."""
+    return f"jobworker-{hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:12]}"
+
+
 def remedy(limits: Iterable[str]) -> str:
     """What to do in order that limits can be enforced which cannot: it depends on who withholds their controllers."""
     mount = placement.mount_point()
@@ -105,6 +112,17 @@ def take_place(mode: CgroupMode, name: str) -> Generator[Place]:
         if mode == "require":
             _require(place)
         yield place
+
+
+def retake(place: Place, name: str, held: ExitStack) -> None:
+    """Make ready the groups of a place again which are gone, since somebody has stopped the scope that they were in.
+
+    `held` is left as `take_place` is. It may block. Raises `OSError` if the same place cannot be had.
+    """
+    again = _find(name, held)
+    if again != place:
+        reasons = "; ".join(dict.fromkeys(again.missing.values()))
+        raise OSError(errno.EIO, f"the scope of jobs has been stopped, and cannot be had again: {reasons}")
 
 
 def _require(place: Place) -> None:

@@ -20,6 +20,7 @@ from jobworker.linux.placement import LEAF, group_of
 
 _RUN = "/usr/bin/systemd-run"
 _PROPERTIES = ("Delegate=yes", "OOMPolicy=continue", "TasksMax=infinity")
+_FORGET = "--collect"  # also a scope that has failed, which none of its name could follow
 _READY = b"in\n"
 _KEEP = ["/bin/sh", "-c", "echo in; read line"]  # until its input is closed, also by a kill of this process
 _PATIENCE = 30.0  # seconds; systemd takes some milliseconds, unless the machine has just booted or is very busy
@@ -52,7 +53,8 @@ def in_scope(slice_: Path, name: str) -> Generator[Path]:
 def _enter(slice_: Path, name: str) -> _Keeper:
     properties = [f"--property={one}" for one in _PROPERTIES]
     manager = "--system" if os.geteuid() == 0 else "--user"
-    run = [_RUN, manager, "--quiet", "--scope", f"--slice={slice_.name}", f"--unit={name}", *properties, "--", *_KEEP]
+    scope = ["--scope", f"--slice={slice_.name}", f"--unit={name}", *properties]
+    run = [_RUN, manager, "--quiet", _FORGET, *scope, "--", *_KEEP]
     problem: OSError | None = None
     for _ in range(_ATTEMPTS):
         keeper = _spawn(_KEEP)

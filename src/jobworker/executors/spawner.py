@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -28,11 +28,19 @@ class Spawner:
 
     Its standard error goes to `log`, which the supervisors inherit, and what it makes for itself to `scratch`. `cgroup`
     is where jobs have theirs, if they have any, and `home` the group that the process has to be in, if it is not this
-    one's. Jobs may open as many files as this process may now.
+    one's; `have_home` sees to it that they are there. Jobs may open as many files as this process may now.
     """
 
-    def __init__(self, log: Path, scratch: Path, cgroup: Path | None, home: Path | None = None) -> None:
+    def __init__(
+        self,
+        log: Path,
+        scratch: Path,
+        cgroup: Path | None,
+        home: Path | None = None,
+        have_home: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._log = log
+        self._have_home = have_home
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # for jobs, whatever this process takes for itself
         groups = ["" if group is None else str(group) for group in (cgroup, home)]
         self._arguments = [str(scratch), *groups, str(soft), str(hard)]
@@ -48,8 +56,9 @@ class Spawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ExitStack() as undo, theirs:
             undo.callback(ours.close)
+            log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, log)
             null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
-            log = (os.POSIX_SPAWN_OPEN, 2, str(self._log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *_FLAGS, "-c", _CODE, str(Path(jobworker.__file__).parent.parent), *self._arguments],
@@ -58,11 +67,12 @@ class Spawner:
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), REQUESTS),
                     null,
                     (os.POSIX_SPAWN_DUP2, 0, 1),
-                    log,
+                    (os.POSIX_SPAWN_DUP2, log, 2),
                 ],
             )
             self._pidfd = os.pidfd_open(self.pid)  # if it fails, the process ends by itself: its socket is closed
             undo.pop_all()
+            os.close(log)
         ours.setblocking(False)
         self._socket = ours
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
@@ -73,6 +83,8 @@ class Spawner:
         packet = protocol.encode(request)
         async with self._turn:
             while True:
+                if self._socket is None and self._have_home is not None:
+                    await self._have_home()
                 requests = self._socket or self.start()
                 try:
                     socket.send_fds(requests, [packet], fds)

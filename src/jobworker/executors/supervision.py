@@ -146,6 +146,8 @@ class Supervision:
 
 def refusal(file: str, number: int) -> LimitNotEnforceableError:
     """What it means that the kernel has refused to write a file of a cgroup."""
+    if number == errno.ENOMEM:
+        return LimitNotEnforceableError(limit_of(file), f"it is too little to start a program with ({file})")
     return LimitNotEnforceableError(limit_of(file), f"the kernel refuses it: {os.strerror(number)} ({file})")
 
 

@@ -39,8 +39,10 @@ def _device_under(path: str, layers: int) -> int | None:
     # Without a device of its own: btrfs has one that its mount names, an overlay has the disk of its upper layer.
     _, _, kind, source, options = mount_of(path)
     if kind == "overlay" and layers:
-        upper = next((word for word in options.split(",") if word.startswith(_UPPER)), None)
-        return None if upper is None else _device_under(upper.removeprefix(_UPPER), layers - 1)
+        upper = next((word.removeprefix(_UPPER) for word in options.split(",") if word.startswith(_UPPER)), None)
+        if upper is None or not os.path.exists(upper):  # of a container, say, whose host has it elsewhere
+            return None
+        return _device_under(upper, layers - 1)
     if not source.startswith("/dev/") or (kind == "btrfs" and _btrfs_devices(source) != 1):
         return None
     return _device_under(source, 0) if layers else None

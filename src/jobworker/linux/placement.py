@@ -11,6 +11,7 @@ processes, and beside it one for the jobs:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -70,7 +71,10 @@ def slice_for_scopes() -> Path | None:
 
 def has_room_for_groups(group: Path) -> bool:
     """Whether groups can be made in a group and killed as one, which a kernel before 5.14 cannot. It is tried."""
-    return _files_below(group) >= {"cgroup.kill", "cgroup.freeze"}
+    try:
+        return _files_below(group) >= {"cgroup.kill", "cgroup.freeze"}
+    except OSError:  # a read-only mount, a missing right
+        return False
 
 
 def own_base() -> Path | None:
@@ -159,7 +163,12 @@ def missing_limits(jobs: Path, refused: dict[str, str]) -> dict[str, str]:
 
     `refused` are reasons that are known for controllers.
     """
-    files = _files_below(jobs)
+    try:
+        files = _files_below(jobs)
+    except OSError as error:
+        many = error.errno == errno.EAGAIN
+        why = "cgroup.max.descendants there or above allows no more" if many else os.strerror(error.errno or 0)
+        return dict.fromkeys(FILES, f"no group can be made in {jobs}: {why}")
     missing: dict[str, str] = {}
     for limit, (file, _) in FILES.items():
         controller = file.partition(".")[0]
@@ -173,11 +182,9 @@ def missing_limits(jobs: Path, refused: dict[str, str]) -> dict[str, str]:
 
 
 def _files_below(group: Path) -> set[str]:
+    """The files of a new group in a group. Raises `OSError`."""
     probe = group / f"probe-{os.getpid()}"
-    try:
-        probe.mkdir()
-    except OSError:  # a read-only mount, a missing right
-        return set()
+    probe.mkdir()
     try:
         return set(os.listdir(probe))
     finally:

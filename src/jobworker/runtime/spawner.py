@@ -1,6 +1,7 @@
 """The spawner: a small process that keeps supervisors ready, because a daemon that has loaded gRPC must not fork.
 
-It is started by posix_spawn, with its request socket as descriptor 3, and ends when the daemon closes the other end.
+It is started by posix_spawn, with its request socket as descriptor 3, and ends when the daemon closes the other end,
+or by SIGTERM, as its children do as long as they have no job.
 A few forked children wait for requests on that same socket, and the kernel hands each request to one of them: so no
 start has to wait for a fork. The spawner itself takes no request. It only sees that a child waits no more, since it has
 become a supervisor or has died, and forks the next.
@@ -50,6 +51,7 @@ def main(scratch: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     requests = socket.socket(fileno=REQUESTS)
     fillers = rehearse(scratch, cgroup or None)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.END)  # what has no job ends with the scope that it is in
     syscalls.set_process_name("jw-spawner")
     _close_from(REQUESTS + 1)  # what the rehearsal has left
     gc.disable()  # a collection in a child would touch, and so copy, every page that it shares with this process

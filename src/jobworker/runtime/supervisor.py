@@ -43,6 +43,7 @@ MAX_KILL_INTERVAL = 1.0
 # such as one on a file system that does not answer.
 KILL_PATIENCE = 5.0
 MAX_REPORTED = 100  # processes; the message has to fit into a packet
+END = {signal.SIGTERM}  # systemd sends it to all that is in a scope when that is stopped
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
 MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
 
@@ -67,6 +68,7 @@ def supervise(directory: JobDir, listener: socket.socket, cgroup: str | None) ->
     with suppress(LaunchError):  # it has been told
         standby = Standby(directory, listener, None if cgroup is None else Cgroup(cgroup))
         if (job := standby.wait()) is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, END)  # from now on it ends with the job
             syscalls.set_process_name(f"jw-sup {job['id']}")
             Supervisor(directory, listener, job, standby).run()
 
@@ -162,6 +164,8 @@ class Supervisor:
                 self._tree.kill()
                 self._poller.poll(KILL_INTERVAL * 1000)
         if self._tree.cgroup is not None:
+            if self._tree.cgroup.oom_kills():  # it has killed the process before that could execute the program
+                error = LaunchError(errno.ENOMEM, "limit", "memory.max")
             self._tree.cgroup.remove_patiently()
         with suppress(FileNotFoundError):
             self._directory.delete_output()

@@ -101,6 +101,15 @@ def _jobs_in_a_file(settings: Settings) -> None:
     (settings["state-dir"] / "jobs").touch()
 
 
+def _removed_in_a_file(settings: Settings) -> None:
+    settings["state-dir"].mkdir(mode=0o700)
+    (settings["state-dir"] / "removed").touch()
+
+
+def _log_is_a_folder(settings: Settings) -> None:
+    (settings["state-dir"] / "spawner.log").mkdir(mode=0o700, parents=True)
+
+
 def _no_user(settings: Settings) -> None:
     settings["job-user"] = "nobody-of-this-name"
 
@@ -135,6 +144,8 @@ def _bad_file(settings: Settings) -> None:
         (_state_that_cannot_be_made, {"state_dir"}),
         (_foreign_database, {"state_dir"}),
         (_jobs_in_a_file, {"state_dir"}),
+        (_removed_in_a_file, {"state_dir"}),
+        (_log_is_a_folder, {"state_dir"}),
         (_no_user, {"job_user"}),
         (_no_audit_log, {"audit_log"}),
         (_unknown_host, {"port"}),
@@ -160,6 +171,16 @@ def test_agrees_with_the_server_on_what_is_right(settings: Settings, change: Set
     for _ in range(2):
         assert errors(doctor(settings)) == set()
         assert serve_starts(settings)
+
+
+def test_agrees_with_the_server_on_a_stray_file(settings: Settings) -> None:
+    """A file where only folders that are to be deleted should be is deleted, too."""
+    removed = settings["state-dir"] / "removed"
+    removed.mkdir(mode=0o700, parents=True)
+    (removed / "file").touch()
+    assert errors(doctor(settings)) == set()
+    assert serve_starts(settings)
+    assert not list(removed.iterdir())
 
 
 def test_agrees_with_the_server_on_required_limits(settings: Settings) -> None:

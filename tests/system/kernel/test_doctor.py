@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-from tests.support.kernel import all_groups
+import pytest
+
+from jobworker.executors.place import place_name
+from tests.support.kernel import ROOT, all_groups
 from tests.support.program import Program
-from tests.support.server import base_environ, serve_starts, words_of
+from tests.support.server import Settings, base_environ, serve_starts, words_of
 
 
-def test_all_is_well_where_every_limit_can_be_enforced(state_dir: Path) -> None:
-    """Every row is ok, no group stays behind, and a server that requires limits starts with the same settings."""
+@pytest.fixture
+def settings(state_dir: Path) -> Settings:
+    """Of a server that requires limits."""
     jobworker, pki = Program(environ=base_environ()), state_dir.parent / "pki"
     jobworker("pki", "init", "--dir", pki, "--host", "localhost")
     jobworker("pki", "issue", "ada", "--role", "user", "--dir", pki)
-    settings = {
+    return {
         "cgroups": "require",
         "listen": "127.0.0.1:0",
         "state-dir": state_dir,
@@ -22,9 +27,29 @@ def test_all_is_well_where_every_limit_can_be_enforced(state_dir: Path) -> None:
         "server-key": pki / "server.key",
         "client-ca": pki / "ca.crt",
     }
+
+
+def test_all_is_well_where_every_limit_can_be_enforced(settings: Settings) -> None:
+    """Every row is ok, no group stays behind, and a server that requires limits starts with the same settings."""
+    jobworker, pki = Program(environ=base_environ()), settings["client-ca"].parent
     before = set(all_groups())
     finished = jobworker("doctor", *words_of(settings), "--client-cert", pki / "ada.crt", "--output", "json")
     assert {row["name"]: row for row in finished.json if row["status"] != "ok"} == {}
     assert finished.complaint == "`jobworker serve` would start"
     assert set(all_groups()) <= before
+    assert serve_starts(settings)
+
+
+def test_a_process_in_the_group_for_groups_of_jobs(settings: Settings) -> None:
+    """It keeps the server from starting, and is named."""
+    group = ROOT / place_name(settings["state-dir"])
+    group.mkdir()
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        (group / "cgroup.procs").write_text(str(process.pid))
+        finished = Program(environ=base_environ())("doctor", *words_of(settings), "--output", "json", code=1)
+        (row,) = [row for row in finished.json if row["status"] == "error"]
+        assert row["name"] == "cgroup_delegation"
+        assert str(process.pid) in row["detail"]
+        assert not serve_starts(settings)
+        process.kill()
     assert serve_starts(settings)

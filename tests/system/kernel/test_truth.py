@@ -15,8 +15,9 @@ from jobworker.core.job import JobEnd
 from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause
+from jobworker.executors.place import place_name
 from jobworker.worker import Worker, local_worker
-from tests.support.kernel import group_of
+from tests.support.kernel import all_groups, group_of
 from tests.support.workers import PROJECT, output_of, said
 
 pytestmark = pytest.mark.system
@@ -127,3 +128,22 @@ async def test_a_lack_of_memory_of_the_whole_job_is_its_end_from_a_group_of_its_
     script = "mkdir $group/leaf; echo $$ >$group/leaf/cgroup.procs; tail /dev/zero"
     end = await end_as_root(state_dir, script, Limits(memory=32 * MIB))
     assert end.cause is Cause.OOM_KILLED
+
+
+@pytest.mark.parametrize("memory", [1, 100_000])
+async def test_too_little_memory_to_start_is_said(worker: Worker, memory: int) -> None:
+    """The kernel ends the process before it has executed the program; there is nothing left of it."""
+    with pytest.raises(LimitNotEnforceableError, match=r"limits\.memory: .*too little"):
+        await worker.start(limited("true", Limits(memory=memory)), "ada")
+    assert not (await worker.list()).jobs
+
+
+@pytest.mark.parametrize("name", ["jobs", "removed"])
+async def test_a_worker_that_cannot_start_leaves_no_group(state_dir: Path, name: str) -> None:
+    """It finds out only when it has the groups."""
+    state_dir.mkdir(mode=0o700)
+    (state_dir / name).touch()
+    with pytest.raises(FileExistsError):
+        async with local_worker(state_dir):
+            pass
+    assert place_name(state_dir) not in [group.name for group in all_groups()]

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from jobworker.client import AsyncClient
-from jobworker.core.state import JobState
+from jobworker.core.limits import Limits
+from jobworker.core.state import Cause, JobState
 from tests.support.kernel import group_of, groups_of, pids_in
 from tests.support.machine import Script, kill, supervisor_of
 from tests.support.pki import Authority
 from tests.support.server import serve_command
 from tests.support.workers import PROJECT, gone
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]  # each starts the server several times
 
 UNITS = Path("/run/systemd/system")
 
@@ -122,3 +123,50 @@ async def test_jobs_do_not_notice_what_happens_to_the_service(service: Service, 
         assert (await client.stop(tree.id)).state is JobState.STOPPED
         gone([pid for _, pids, _ in before for pid in pids])
         assert groups_of(job.id) + groups_of(tree.id) == []
+
+
+async def test_the_server_outlives_the_scope_of_its_jobs(service: Service) -> None:
+    """A stop of the scope ends the jobs and nothing else: the next one gets a new scope, also from the next server."""
+    service.systemctl("start", service.name)
+    async with service.client() as client:
+        job = await client.start(["sleep", "1000"])
+        scope, server = group_of(job.id).parent.parent, service.main_pid()
+        service.systemctl("stop", scope.name)
+        end = (await client.wait(job.id)).end
+        assert end is not None
+        assert (end.cause, end.signal) == (Cause.SIGNALED, 15)
+        assert not scope.exists()
+        job = await client.start(["sleep", "1000"], limits=Limits(cpuset="0", pids=20))
+        assert group_of(job.id).parent.parent == scope
+        service.systemctl("stop", scope.name)
+        await client.wait(job.id)
+        assert service.main_pid() == server
+        service.systemctl("restart", service.name)
+        job = await client.start(["sleep", "1000"])
+        assert group_of(job.id).parent.parent == scope
+        assert (await client.stop(job.id)).state is JobState.STOPPED
+
+
+@pytest.fixture
+def impatient(service: Service) -> Generator[Service]:
+    """A service whose systemd kills what has not ended a second after it was told to."""
+    file = Path("/run/systemd/system.conf.d/impatient.conf")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("[Manager]\nDefaultTimeoutStopSec=1s\n")
+    service.systemctl("daemon-reload")
+    yield service
+    file.unlink()
+    service.systemctl("daemon-reload")
+
+
+async def test_a_scope_that_failed_leaves_nothing_that_keeps_the_next_from_starting(impatient: Service) -> None:
+    """A job that does not end when it is told to is killed with its supervisor, and lost."""
+    impatient.systemctl("start", impatient.name)
+    async with impatient.client() as client:
+        job = await client.start(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"])
+        assert (await anext(client.stream(job.id))).data == b"up\n"
+        impatient.systemctl("stop", group_of(job.id).parent.parent.name)
+        assert (await client.wait(job.id)).state is JobState.LOST
+        assert (await client.run(["true"])).job.state is JobState.FINISHED
+        impatient.systemctl("restart", impatient.name)
+        assert (await client.run(["true"])).job.state is JobState.FINISHED

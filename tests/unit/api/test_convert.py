@@ -182,6 +182,12 @@ def test_a_mask_says_what_changes(paths: list[str], changed: set[str]) -> None:
     assert convert.changed_limits(request) == changed
 
 
+def test_what_is_no_limit_cannot_be_given_back() -> None:
+    """The error says what can be."""
+    with pytest.raises(InvalidArgumentError, match=r"'memory_bytes' is none; they are cpus, .*memory, "):
+        convert.update_message(RUNNING.id, Limits(), ["memory_bytes"])
+
+
 def test_without_a_mask_the_limits_that_are_set_change() -> None:
     """As AIP-134 has it."""
     request = pb.UpdateJobRequest(job=pb.Job(id=RUNNING.id, limits=pb.Limits(swap_bytes=0)))

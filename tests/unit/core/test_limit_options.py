@@ -54,6 +54,7 @@ def test_toml_may_say_numbers_in_its_own_types() -> None:
     [
         ("cpus", "many", "write one such as 2 or 1.5"),
         ("cpus", True, "write one such as 2 or 1.5"),
+        ("cpus", "1_0", "write one such as 2 or 1.5"),
         ("memory", "2x", "write one such as 50GiB"),
         ("memory", -1, "write one such as 200"),
         ("pids", "1.5", "write one such as 200"),

@@ -175,6 +175,13 @@ def test_a_group_that_is_gone_tells_nothing_but_the_time() -> None:
     assert Cgroup("/sys/fs/cgroup/no-such-group").oom_kills() == 0
 
 
+def test_that_no_more_groups_may_be_made_is_said(group: Cgroup) -> None:
+    """It is not the kernel's age that withholds the limits."""
+    group.write("cgroup.max.descendants", "0")
+    reasons = set(missing_limits(Path(group.path), {}).values())
+    assert reasons == {f"no group can be made in {group.path}: cgroup.max.descendants there or above allows no more"}
+
+
 def test_what_cannot_be_limited_is_said_with_its_reason(group: Cgroup) -> None:
     """For every controller that a group does not have, one for each limit that needs it."""
     controllers = read(group, "cgroup.controllers").split()

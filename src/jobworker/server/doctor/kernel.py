@@ -12,7 +12,7 @@ from jobworker.auth.roles import Role
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.limit_policy import LimitPolicy
 from jobworker.executors.base import CgroupMode
-from jobworker.executors.place import DELEGATE, MOUNT, REQUIRED, Place, remedy, try_place
+from jobworker.executors.place import DELEGATE, MOUNT, REQUIRED, Place, place_name, remedy, try_place
 from jobworker.executors.user import JobUser
 from jobworker.linux import kernel_file, placement
 from jobworker.linux.cgroup import Cgroup
@@ -32,6 +32,8 @@ _CONTROLLERS = {
 _PRESSURE = "/proc/pressure/cpu"
 _OFF = "control groups are off (cgroups)"
 _TAKE_OUT = "take them out of the file"
+_MOVE = "move these processes to another group, or end them"
+_MAX_LISTED = 5
 _HAVE = "have the controllers that are missing"
 
 _Lacking = Callable[[str, str, str | None], Finding]  # error or warning
@@ -75,7 +77,9 @@ def examine_job_user(name: str | None) -> Iterator[Finding]:
         yield error("job_user", str(problem))
 
 
-def examine_cgroups(mode: CgroupMode, policies: Mapping[Role, LimitPolicy]) -> Iterator[Finding]:
+def examine_cgroups(
+    mode: CgroupMode, policies: Mapping[Role, LimitPolicy], state_dir: Path | None
+) -> Iterator[Finding]:
     """The control groups, which are tried in a group that goes again. It may block."""
     configured = RoleLimits(policies=policies).requested()
     if mode == "off":
@@ -92,7 +96,8 @@ def examine_cgroups(mode: CgroupMode, policies: Mapping[Role, LimitPolicy]) -> I
         yield ok("cgroup_mount", f"control groups of version 2 are at {mount}")
     try:
         with try_place(f"jobworker-doctor-{os.getpid()}") as place:
-            yield _delegation(place, lacking)
+            intruders = None if state_dir is None else _intruders(place, place_name(state_dir))
+            yield _delegation(place, lacking) if intruders is None else lacking("cgroup_delegation", intruders, _MOVE)
             yield from _controllers(place, lacking)
             yield _limits(place, mode, configured)
             yield _no_groups() if place.jobs is None else _clone(place.jobs)
@@ -110,6 +115,19 @@ def _delegation(place: Place, lacking: _Lacking) -> Finding:
     if place.home is not None:
         return ok(name, f"jobs get their groups in a scope of systemd's in {place.jobs.parent.parent}")
     return ok(name, f"jobs get their groups in {place.jobs.parent}")
+
+
+def _intruders(place: Place, name: str) -> str | None:
+    """The processes that keep the group of this name, which is for groups of jobs, from handing controllers on."""
+    if place.jobs is None or not place.enforceable:
+        return None
+    group = Path(str(place.jobs).replace(place.jobs.name, name))
+    try:
+        pids = placement.processes_in(group)
+    except OSError:  # there is none yet
+        return None
+    listed = ", ".join(map(str, sorted(pids)[:_MAX_LISTED]))
+    return f"processes are in {group}, which is for the groups of jobs: {listed}" if pids else None
 
 
 def _reason_for_all(place: Place) -> str | None:

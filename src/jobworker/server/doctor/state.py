@@ -18,7 +18,7 @@ from jobworker.store.base import Durability
 from jobworker.store.sqlite_file import check_database, open_database
 
 DATABASE, LOCK = "jobs.db", "lock"
-_FOLDERS = ("jobs", "removed")
+_FOLDERS = ("jobs", "standby", "removed")
 _USED = (LOCK, *(f"{DATABASE}{part}" for part in ("", "-wal", "-shm")), *_FOLDERS, "spawner.log")
 
 _NAMES = ("state_dir", "file_system", "disk_space", "splice")
@@ -65,6 +65,8 @@ def _content(directory: Path) -> Finding:
         if os.path.lexists(directory / name) and not (directory / name).is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{name} is no directory")
     for path in filter(os.path.lexists, (directory / name for name in _USED)):
+        if path.is_dir() and path.name not in _FOLDERS:
+            raise IsADirectoryError(errno.EISDIR, f"{path.name} is a directory")
         if not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0), effective_ids=True):
             raise StoreError(f"{path} cannot be read and written")
     if directory.stat().st_mode & 0o077:
