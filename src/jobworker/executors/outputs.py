@@ -13,7 +13,6 @@ from jobworker.executors.archive import Archives, ArchiveThreads
 from jobworker.executors.base import KeptOutput, Output, OutputForm
 from jobworker.executors.directories import JobDirectories
 from jobworker.executors.output import FileOutput, GrowthWatch
-from jobworker.executors.packed import ArchivedContent, Content, LocalContent, PackedOutput
 from jobworker.executors.threads import Threads
 from jobworker.runtime import jobdir
 
@@ -57,6 +56,9 @@ class LocalOutputs:
         with suppress(FileNotFoundError):
             return FileOutput(path, self._growth, indexed=indexed)
         record = self._record(job_id, jobdir.COMPRESSED)
+        # Loaded when it is needed, because it loads zstd, which is not part of every Python.
+        from jobworker.executors.packed import ArchivedContent, Content, LocalContent, PackedOutput  # noqa: PLC0415
+
         content: Content
         try:
             content = LocalContent(path + b"/" + jobdir.COMPRESSED_OUTPUT.encode())
