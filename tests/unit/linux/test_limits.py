@@ -13,6 +13,7 @@ from jobworker.core.limits import IoLimit, Limits
 from jobworker.linux import disk, limits
 from jobworker.linux.disk import find_disk
 from jobworker.linux.limits import FILES, limit_of, writes
+from jobworker.linux.mounts import Mount
 
 ALL = Limits(
     cpus=1.5,
@@ -100,6 +101,14 @@ def test_the_disk_of_a_file_is_not_its_partition(tmp_path: Path, monkeypatch: py
     (partition / "partition").write_text("1\n")
     (tmp_path / "disk" / "dev").write_text("8:32\n")
     assert find_disk("/") == "8:32"
+
+
+def test_an_overlay_whose_upper_layer_cannot_be_seen_has_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the working folder that has none, not a file that is missing."""
+    overlay = Mount("/", "/proc", "overlay", "overlay", "rw,lowerdir=/a,upperdir=/no/such/folder,workdir=/b")
+    monkeypatch.setattr(disk, "mount_of", lambda _: overlay)
+    with pytest.raises(LimitNotEnforceableError, match="no single disk under '/proc'"):
+        find_disk("/proc")
 
 
 def test_without_a_single_disk_there_is_no_limit() -> None:
