@@ -105,8 +105,11 @@ def test_the_disk_of_a_file_is_not_its_partition(tmp_path: Path, monkeypatch: py
 
 def test_an_overlay_whose_upper_layer_cannot_be_seen_has_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the working folder that has none, not a file that is missing."""
-    overlay = Mount("/", "/proc", "overlay", "overlay", "rw,lowerdir=/a,upperdir=/no/such/folder,workdir=/b")
-    monkeypatch.setattr(disk, "mount_of", lambda _: overlay)
+
+    def mount_of(_: str) -> Mount:
+        return Mount("/", "/proc", "overlay", "overlay", "rw,lowerdir=/a,upperdir=/no/such/folder,workdir=/b")
+
+    monkeypatch.setattr(disk, "mount_of", mount_of)
     with pytest.raises(LimitNotEnforceableError, match="no single disk under '/proc'"):
         find_disk("/proc")
 
