@@ -246,6 +246,7 @@ async def test_archiving_may_be_cut_off_at_any_moment(state_dir: Path, tmp_path:
 @pytest.mark.parametrize(
     "url, problem",
     [
+        ("s3://key@bucket/jobs", "must not say who is let in"),
         ("s3://key:secret@bucket/jobs", "must not say who is let in"),
         ("https://example.org/jobs?signature=1", "must not say who is let in"),
         ("archive", "must be an absolute path or a URL"),
@@ -320,6 +321,13 @@ async def test_an_archive_in_s3(state_dir: Path, s3: subprocess.Popen[bytes], mo
         monkeypatch.setattr(archive, "PATIENCE", 30)
         await worker.remove(job.id)
         assert await run("import s3fs; print(s3fs.S3FileSystem().find('bucket'))") == (0, b"[]\n")
+        os.kill(s3.pid, signal.SIGSTOP)
+        archiving = asyncio.ensure_future(executor_of(worker).archive_output(local.id))
+        while "output.zst" not in files(state_dir, local):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        archiving.cancel()  # as when a worker is left
+        await asyncio.wait([archiving])
+        assert await read(worker, local) == at_home
         s3.kill()
         with pytest.raises(OSError, match="Error") as caught:
             await executor_of(worker).archive_output(local.id)
