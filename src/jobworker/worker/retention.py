@@ -35,8 +35,8 @@ class Retention:
 
 async def expired(
     store: JobStore, executor: Executor, retention: Retention, now: datetime, running_bytes: int
-) -> AsyncIterator[str]:
-    """Ids of the ended jobs that are to go, by a walk over all ended jobs, newest first.
+) -> AsyncIterator[tuple[str, OutputForm]]:
+    """Ids of the ended jobs that are to go, and how their output is kept, by a walk over all ended jobs, newest first.
 
     `running_bytes` is what is kept of the output of those that run.
     """
@@ -44,12 +44,12 @@ async def expired(
     async for page in _ended(store):
         for (job, end), kept in zip(page, await _kept(executor, page), strict=True):
             if retention.age is not None and end.end_time < now - retention.age:
-                yield job.id
+                yield job.id, kept.form
                 continue
             # Of this one and of all newer ones, whether they have to go or not.
             newer_bytes += min(_kept_bytes(end), kept.disk_bytes)
             if retention.total_bytes is not None and newer_bytes > retention.total_bytes:
-                yield job.id
+                yield job.id, kept.form
 
 
 async def pack(

@@ -30,7 +30,7 @@ from jobworker.core.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, JobFilter, Jo
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
 from jobworker.core.usage import Usage
-from jobworker.executors.base import Executor
+from jobworker.executors.base import Executor, OutputForm
 from jobworker.store.base import JobStore
 from jobworker.worker import limits as limits_
 from jobworker.worker import retention as retention_
@@ -97,7 +97,7 @@ class Worker:
         self._tasks = Tasks()
         self._running = RunningJobs(executor, store, JobCounts(self._quotas), self._tasks)
         output = output or OutputPolicy()
-        space = Space(executor, output.max_state_bytes, self._remove_expired)
+        space = Space(executor, output.max_state_bytes, self._make_room)
         self._starts = Starts(executor, store, self._running, self._tasks, output, space)
         self._entered = False
         self.recovery = RecoveryReport()
@@ -327,18 +327,25 @@ class Worker:
 
     async def _retain(self) -> None:
         while True:
-            await self._remove_expired()
+            await self._remove_expired(archived=True)
             await asyncio.sleep(RETENTION_INTERVAL)  # ages grow with the clock; there is no event to wait for
 
-    async def _remove_expired(self) -> None:
+    async def _make_room(self) -> None:
+        await self._remove_expired(archived=False)  # which would take its time, and gives no room here
+
+    async def _remove_expired(self, *, archived: bool) -> None:
         running = sum(self._executor.output_extent(live.job.id).kept for live in self._running)
         with suppress(StoreError, OSError):  # nothing is lost by trying again later
-            async for job_id in retention_.expired(
+            async for job_id, form in retention_.expired(
                 self._store, self._executor, self._retention, datetime.now(UTC), running
             ):
-                with suppress(OutputUnavailableError):
+                if form is OutputForm.ARCHIVED and not archived:
+                    continue
+                try:
                     await self._executor.remove(job_id)
                     await self._store.remove(job_id)
+                except OutputUnavailableError:
+                    archived = False  # nobody waits for an archive that does not answer more than once
 
     async def _pack(self) -> None:
         while True:

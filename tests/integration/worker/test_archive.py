@@ -188,10 +188,10 @@ async def test_retention_counts_what_output_takes_of_the_disk(state_dir: Path) -
         other = await ended(worker, shell("head -c 1500000 /dev/zero"))
     retention = Retention(total_bytes=2_000_000)
     async with local_worker(state_dir, cgroups="off", retention=retention) as worker:
-        await worker._remove_expired()  # pyright: ignore[reportPrivateUsage] - as above
+        await worker._remove_expired(archived=True)  # pyright: ignore[reportPrivateUsage] - as above
         assert [(await worker.get(job.id)).id for job in (*jobs, other)] == [job.id for job in (*jobs, other)]
     async with local_worker(state_dir, cgroups="off", retention=Retention(total_bytes=1_000_000)) as worker:
-        await worker._remove_expired()  # pyright: ignore[reportPrivateUsage] - as above
+        await worker._remove_expired(archived=True)  # pyright: ignore[reportPrivateUsage] - as above
         with pytest.raises(JobNotFoundError):
             await worker.get(other.id)
 
@@ -241,6 +241,26 @@ async def test_archiving_may_be_cut_off_at_any_moment(state_dir: Path, tmp_path:
         assert await read(worker, job) == expected
         await worker.remove(job.id)
         assert not list(tmp_path.glob("*.zst"))
+
+
+async def test_retention_goes_on_without_the_archive(state_dir: Path, tmp_path: Path) -> None:
+    """A job whose output cannot be deleted stays for the next time, and the others go."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    async with new_worker(state_dir, archive_url=str(folder)) as worker:
+        local, archived = await ended(worker, shell("echo local")), await ended(worker, shell(LOG))
+        await executor_of(worker).archive_output(archived.id)
+    (folder / f"{archived.id}.zst").unlink()
+    (folder / f"{archived.id}.zst").mkdir()  # which cannot be deleted as a file
+    async with local_worker(state_dir, cgroups="off", retention=Retention(age=NOW)) as worker:
+        await worker._remove_expired(archived=True)  # pyright: ignore[reportPrivateUsage] - as above
+        assert await worker.get(archived.id)
+        with pytest.raises(JobNotFoundError):
+            await worker.get(local.id)
+        (folder / f"{archived.id}.zst").rmdir()
+        await worker._remove_expired(archived=True)  # pyright: ignore[reportPrivateUsage] - as above
+        with pytest.raises(JobNotFoundError):
+            await worker.get(archived.id)
 
 
 @pytest.mark.parametrize(
