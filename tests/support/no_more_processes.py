@@ -27,7 +27,7 @@ async def main(state: Path) -> None:
         spec = JobSpec(argv=("head", "-c", str(SIZE), "/dev/zero"))
         for job in await asyncio.gather(*(worker.start(spec, "ada") for _ in range(10))):
             await worker.usages([job.id])
-            assert sum([len(chunk.data) async for chunk in worker.stream(job.id)]) == SIZE
+            assert sum([piece.end - piece.offset async for piece in worker.stream(job.id)]) == SIZE
             await worker.wait(job.id)
             await worker.remove(job.id)
     assert not list((state / "jobs").iterdir())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobworker.core.errors import JobworkerError
+from jobworker.core.output import Chunk
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.executors.base import CgroupMode
 from jobworker.worker import Worker, local_worker
@@ -50,8 +51,9 @@ async def answer_to(worker: Worker, group: asyncio.TaskGroup, arguments: dict[st
             return ""
         case "said":
             data = b""
-            async for chunk in worker.stream(arguments["job_id"]):
-                data += chunk.data
+            async for piece in worker.stream(arguments["job_id"]):
+                assert isinstance(piece, Chunk)
+                data += piece.data
                 if arguments["wanted"].encode() in data:
                     return ""
             raise AssertionError(f"the job has ended: {data!r}")
