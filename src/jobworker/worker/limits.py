@@ -1,7 +1,8 @@
 """Which limits a job gets here: what it asks for, what its policy says, and what this place can enforce.
 
 A limit that somebody asks for is in force, or the request fails. A default or a maximum of the policy that cannot be
-enforced is not: the job's limits do not have it, and `WorkerInfo.missing_limits` says why.
+enforced is not: the job's limits do not have it, and `WorkerInfo.missing_limits` says why. That is about this place; a
+policy that limits the disk under the working directory refuses a job whose working directory is on none.
 """
 
 from __future__ import annotations
