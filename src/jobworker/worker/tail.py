@@ -9,7 +9,7 @@ from jobworker.core.output import Chunk, Selection
 from jobworker.executors.base import Output
 from jobworker.worker.spans import BATCH, belongs, first_span, merged, nanoseconds
 
-_BLOCK_BYTES = 64 * 1024  # that are searched at once
+_BLOCK_BYTES = 256 * 1024  # that are searched at once: enough for an output to read them in a thread
 
 
 async def start_of_tail(output: Output, selection: Selection, lines: int) -> int:
@@ -22,6 +22,7 @@ async def start_of_tail(output: Output, selection: Selection, lines: int) -> int
         if not lines:
             return start
         for block in range(end, begin, -_BLOCK_BYTES):
+            await asyncio.sleep(0)  # others have their turn, also where blocks are small
             data = await _kept(output, max(begin, block - _BLOCK_BYTES), block)
             position = len(data) - (last and data.endswith(b"\n"))
             last = last and not data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from jobworker.runtime.index import KINDS, IndexWriter
 from jobworker.runtime.jobdir import JobDir
 from jobworker.worker.live import LiveJob
 from jobworker.worker.stream import pieces
+from jobworker.worker.tail import start_of_tail
 from tests.unit.worker.place import Played
 
 JOB = Job(id="x", owner="ada", spec=JobSpec(argv=("true",), output=OutputMode.SPLIT), create_time=datetime.now(UTC))
@@ -74,3 +76,36 @@ async def test_a_record_that_grows_is_read_on(written: Written, offset: int) -> 
         assert len(written.output.index) == 2
         assert await waiting == Chunk(offset=2, data=b"cd", stream=Stream.STDOUT)
         assert await anext(read) == Chunk(offset=4, data=b"ef", stream=Stream.STDERR)
+
+
+async def test_a_search_for_the_last_lines_lets_others_have_their_turn(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a line is: its blocks are read in threads, one after the other."""
+    size = 4 * 1024 * 1024
+    written.write(b"a\n" + bytes(size), Stream.STDOUT)
+    readers: list[bool] = []
+    pread = os.pread
+
+    def read(fd: int, length: int, offset: int) -> bytes:
+        if length > 4096:
+            readers.append(threading.current_thread() is threading.main_thread())
+        return pread(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", read)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.ensure_future(others())
+    try:
+        assert await start_of_tail(written.output, Selection(tail=1), 1) == 2
+    finally:
+        other.cancel()
+    assert len(readers) >= 8
+    assert turns >= len(readers)
+    assert not any(readers)
