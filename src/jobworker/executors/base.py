@@ -229,6 +229,10 @@ class Executor(Protocol):
         """Where the output begins and ends now; nothing if nothing is kept of the job."""
         ...
 
+    async def output_extents(self, job_ids: Sequence[str]) -> list[Extent]:
+        """As `output_extent`, of many, without keeping others waiting. Raises `OSError`."""
+        ...
+
     async def kept_outputs(self, job_ids: Sequence[str]) -> list[KeptOutput]:
         """How the outputs of ended jobs are kept, in their order."""
         ...

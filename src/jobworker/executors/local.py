@@ -240,6 +240,10 @@ class LocalExecutor:
         """Where the output begins and ends now; nothing if nothing is kept of the job."""
         return self._directories.output_extent(job_id)
 
+    async def output_extents(self, job_ids: Sequence[str]) -> list[Extent]:
+        """As `output_extent`, of many; see `Executor.output_extents`."""
+        return await self._threads.run(lambda: [self._directories.output_extent(job_id) for job_id in job_ids])
+
     async def kept_outputs(self, job_ids: Sequence[str]) -> list[KeptOutput]:
         """How the outputs of ended jobs are kept; see `Executor.kept_outputs`."""
         return await self._outputs.kept(job_ids)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from jobworker.core.errors import QuotaExceededError
+from jobworker.core.errors import QuotaExceededError, ServerUnavailableError
 from jobworker.executors.base import Executor
 
 LOOK_PART = 20  # the part of the time that may be spent on looks, each of which visits the files of all jobs
@@ -24,7 +24,10 @@ class Space:
         self._look_at = 0.0  # time.monotonic()
 
     async def check(self) -> None:
-        """Make sure that there is room for another job. Raises `QuotaExceededError`."""
+        """Make sure that there is room for another job.
+
+        Raises `QuotaExceededError`, and `ServerUnavailableError` if nobody can tell now.
+        """
         if self._bound is None:
             return
         async with self._turn:  # who waits has the result of the look before
@@ -38,6 +41,9 @@ class Space:
 
     async def _look(self) -> None:
         began = time.monotonic()
-        self._used = await self._executor.disk_bytes()
+        try:
+            self._used = await self._executor.disk_bytes()
+        except OSError as error:  # out of descriptors, most likely
+            raise ServerUnavailableError("what jobs take of the disk cannot be told now") from error
         ended = time.monotonic()
         self._look_at = ended + (ended - began) * LOOK_PART

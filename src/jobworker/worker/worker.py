@@ -148,7 +148,8 @@ class Worker:
         With a `request_id` (a UUID), a repeated call of the same owner gives the job that the first one started. A
         start goes on when its caller is cancelled. Raises `InvalidArgumentError`, `LimitNotEnforceableError`,
         `QuotaExceededError`, `RequestIdReusedError`, `CommandNotStartedError`, `StoreError`, and
-        `ServerUnavailableError` once the worker has been left; after any of them nothing of the job is left.
+        `ServerUnavailableError` once the worker has been left, or while it cannot tell what all jobs take of the disk;
+        after any of them nothing of the job is left.
         """
         if not self._entered:
             raise ServerUnavailableError("this worker takes no more jobs")
@@ -334,8 +335,9 @@ class Worker:
         await self._remove_expired(archived=False)  # which would take its time, and gives no room here
 
     async def _remove_expired(self, *, archived: bool) -> None:
-        running = sum(self._executor.output_extent(live.job.id).kept for live in self._running)
         with suppress(StoreError, OSError):  # nothing is lost by trying again later
+            extents = await self._executor.output_extents([live.job.id for live in self._running])
+            running = sum(extent.kept for extent in extents)
             async for job_id, form in retention_.expired(
                 self._store, self._executor, self._retention, datetime.now(UTC), running
             ):

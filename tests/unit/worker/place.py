@@ -132,6 +132,10 @@ class Place:
         """There is none."""
         return Extent()
 
+    async def output_extents(self, job_ids: Sequence[str]) -> list[Extent]:
+        """There is none."""
+        return [Extent() for _ in job_ids]
+
     async def disk_bytes(self) -> int:
         """None."""
         return 0
