@@ -67,6 +67,7 @@ class OutputPump:
         self._index = IndexWriter(directory)
         self._gaps = GapWriter(directory)
         self._file = directory.create_output()
+        self._settled = 0  # `size` at which the index was told last what is missing
         self._until_look = 0  # bytes
         self._full = False
         self._try_at = 0.0  # time.monotonic()
@@ -96,7 +97,9 @@ class OutputPump:
             self._index.flush()
             if self._gaps.open is not None:
                 self._gaps.flush()
-                self._index.add(self.size, MISSING)
+                if self._settled != self.size:  # else each try would take room for one more record
+                    self._settled = self.size
+                    self._index.add(self.size, MISSING)
         except OSError:
             return False
         return True
@@ -190,7 +193,7 @@ class OutputPump:
         if self._full:
             if time.monotonic() < self._try_at:
                 return 0
-            if not self.settle() or self._look() < _LOOK_BYTES:
+            if self._look() < _LOOK_BYTES or not self.settle():  # which takes of the reserve if there is no room
                 self._fill()
                 return 0
             self._full = False

@@ -13,6 +13,7 @@ import pytest
 from jobworker.core.output import Gap, GapReason
 from jobworker.executors.index import FileIndex
 from jobworker.runtime.gaps import Extent, GapReader, extent
+from jobworker.runtime.index import RECORD
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.output import OutputPipe, OutputPump
 
@@ -116,6 +117,22 @@ kept.write(b"z" * 10)
 assert kept.gaps()[1:] == [Gap(offset=301_000, length=10, reason=GapReason.DISK_FULL)]
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
+def test_looking_for_room_on_a_full_disk_takes_none(directory: JobDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often output comes and the end is tried to be recorded, the index gets one record of what is missing."""
+    monkeypatch.setattr("jobworker.runtime.output.FULL_RETRY", 0)
+    kept = Kept(directory, reserve=1 << 62)
+    for _ in range(50):
+        kept.write(b"x")
+        kept.pump._index._time -= 2_000_000  # pyright: ignore[reportPrivateUsage] - as if milliseconds had passed
+    with pytest.raises(FileNotFoundError):
+        os.stat("index", dir_fd=directory.fd)
+    for _ in range(50):
+        assert kept.pump.settle()
+        kept.pump._index._time -= 2_000_000  # pyright: ignore[reportPrivateUsage] - as above
+    assert os.stat("index", dir_fd=directory.fd).st_size == RECORD.size
+    assert kept.gaps() == [Gap(offset=0, length=50, reason=GapReason.DISK_FULL)]
 
 
 @pytest.mark.parametrize("policy", ["STOP", "DROP"])
