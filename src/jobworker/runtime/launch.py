@@ -96,6 +96,13 @@ class FirstProcess:
             raise LaunchError(**json.loads(failed)) if failed else LaunchError(errno.EIO, "prepare")
         return started.decode()
 
+    def end(self) -> None:
+        """Leave nothing of one that has not been told to execute anything."""
+        if self.connection.fileno() >= 0:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.connection.close()
+
     def _read_report(self) -> tuple[bytes, bytes]:
         """What the process says: when it was about to execute the program, and what has failed, if something has.
 

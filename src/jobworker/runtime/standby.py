@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import socket
 from contextlib import suppress
 
@@ -48,8 +47,7 @@ class Standby:
                 packet = self.connection.recv(protocol.MAX_MESSAGE_BYTES)
                 if packet and (request := protocol.decode(packet))["op"] == "start":
                     return request["job"]
-        os.kill(self.process.pid, signal.SIGKILL)
-        os.waitpid(self.process.pid, 0)
+        self.process.end()
         self._remove_cgroup()
         return None
 

@@ -157,6 +157,7 @@ class Supervisor:
 
     def _report_failure(self, error: LaunchError) -> None:
         """Leave nothing of the job, then say why it could not be started."""
+        self._first.end()
         if self._leader:
             self._tree.kill()
             while not self._tree.empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from contextlib import suppress
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from jobworker.core.errors import CommandNotStartedError
 from jobworker.core.state import JobState
 from jobworker.executors.standbys import COUNT
 from jobworker.linux import process
 from jobworker.worker import Worker
-from tests.integration.worker.conftest import NewWorker
+from tests.integration.worker.conftest import NewWorker, choose
 from tests.integration.worker.test_start import cgroup_of
 from tests.support.workers import gone, shell, worker_process
 
@@ -78,3 +80,19 @@ async def test_a_start_goes_on_without_those_that_have_died(worker: Worker) -> N
 def parent_of(pid: int) -> int:
     """The parent of a process."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def test_a_start_that_fails_before_its_program_is_executed_leaves_nothing(
+    worker: Worker, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that was to execute it is ended first, for it holds the cgroup."""
+    choose("cgroup", monkeypatch)
+    await all_stand_by(os.getpid())
+    taken = {path.name for path in (state_dir / "standby").iterdir()}
+    for job_id in taken:
+        (state_dir / "standby" / job_id / "output").touch()  # which is the supervisor's to make
+    with pytest.raises(CommandNotStartedError) as caught:
+        await worker.start(shell("true"), "ada")
+    assert (caught.value.errno, caught.value.stage) == (errno.EEXIST, "prepare")
+    left = {path.name for path in cgroup_of(state_dir).iterdir() if path.is_dir()}
+    assert len(taken & left) == COUNT - 1
