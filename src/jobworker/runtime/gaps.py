@@ -1,7 +1,8 @@
 """What is missing of an output: bytes that could not be kept, and the first one that is kept still.
 
 The file comes into being with the first of them: the offset of the first byte that is kept, then a record a gap. The
-last record grows while a gap does; one is final once anything after it has been kept.
+last record grows while a gap does; one is final once anything after it has been kept. Each has the sum of all gaps up
+to its end, so that who wants no more than that reads the last one alone, however many there are.
 """
 
 from __future__ import annotations
@@ -16,10 +17,8 @@ from jobworker.runtime import jobdir
 from jobworker.runtime.jobdir import JobDir
 
 HEADER = struct.Struct("<Q")
-RECORD = struct.Struct("<QQQ")  # offset, length, reason
+RECORD = struct.Struct("<QQQQ")  # offset, length, reason, bytes that are missing up to its end
 REASONS = (GapReason.LIMIT, GapReason.DISK_FULL)
-
-_READ_BYTES = 64 * 1024
 
 
 class Extent(NamedTuple):
@@ -43,6 +42,7 @@ class GapWriter:
         self._directory = directory
         self._fd = -1
         self._count = 0
+        self._dropped = 0
         self._unwritten = b""
         self.open: Gap | None = None
 
@@ -52,7 +52,9 @@ class GapWriter:
             self._count += 1
             self.open = Gap(offset=offset, length=0, reason=reason)
         self.open = Gap(offset=self.open.offset, length=self.open.length + length, reason=self.open.reason)
-        self._unwritten = RECORD.pack(self.open.offset, self.open.length, REASONS.index(self.open.reason))
+        self._dropped += length
+        reason_number = REASONS.index(self.open.reason)
+        self._unwritten = RECORD.pack(self.open.offset, self.open.length, reason_number, self._dropped)
 
     def close(self) -> None:
         """More has been kept: the open gap, which has been written, grows no more."""
@@ -84,46 +86,58 @@ class GapReader:
 
     def __init__(self) -> None:
         self.first = 0
-        self._gaps: list[Gap] = []
+        self._records = bytearray()  # not a `Gap` each: there may be a hundred thousand
 
     def read(self, fd: int) -> None:
         """Read what has come since; only the last gap changes."""
-        if header := os.pread(fd, HEADER.size, 0):
-            (self.first,) = HEADER.unpack(header)
-        known = max(0, len(self._gaps) - 1)
-        position = HEADER.size + known * RECORD.size
-        del self._gaps[known:]
-        while data := os.pread(fd, _READ_BYTES // RECORD.size * RECORD.size, position):
-            whole = len(data) // RECORD.size * RECORD.size
-            for start in range(0, whole, RECORD.size):
-                record: tuple[int, int, int] = RECORD.unpack_from(data, start)
-                offset, length, reason = record
-                self._gaps.append(Gap(offset=offset, length=length, reason=REASONS[reason]))
-            position += whole
-            if whole < len(data):  # one that is being written
-                return
+        self.first = _first(fd)
+        del self._records[max(0, len(self._records) - RECORD.size) :]
+        position = HEADER.size + len(self._records)
+        while data := os.pread(fd, max(0, os.fstat(fd).st_size - position), position):
+            self._records += data
+            position += len(data)
+        del self._records[len(self._records) // RECORD.size * RECORD.size :]  # one that is being written
 
     def after(self, offset: int) -> Gap | None:
         """The gap that an offset is in, or the next one."""
-        position = bisect_right(self._gaps, offset, key=lambda gap: gap.end)
-        return self._gaps[position] if position < len(self._gaps) else None
+        count = len(self._records) // RECORD.size
+        number = bisect_right(range(count), offset, key=lambda number: self._gap(number).end)
+        return self._gap(number) if number < count else None
 
     def extent(self, size: int) -> Extent:
         """What there is of an output whose file has this size."""
-        end = max(size, self._gaps[-1].end) if self._gaps else size
-        return Extent(self.first, end, sum(gap.length for gap in self._gaps), size)
+        return _extent(self.first, self._records[-RECORD.size :], size)
+
+    def _gap(self, number: int) -> Gap:
+        record: tuple[int, int, int, int] = RECORD.unpack_from(self._records, number * RECORD.size)
+        offset, length, reason, _ = record
+        return Gap(offset=offset, length=length, reason=REASONS[reason])
 
 
 def extent(directory: str = "", *, dir_fd: int | None = None) -> Extent:
     """What there is of the output in a job directory, given as a path or a descriptor; nothing if there is no file."""
-    gaps, size = GapReader(), 0
+    size = 0
     try:
         size = os.stat(os.path.join(directory, jobdir.OUTPUT), dir_fd=dir_fd).st_size
         fd = os.open(os.path.join(directory, jobdir.GAPS), os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     except FileNotFoundError:
-        return gaps.extent(size)
+        return Extent(end=size, size=size)
     try:
-        gaps.read(fd)
+        first, count = _first(fd), max(0, os.fstat(fd).st_size - HEADER.size) // RECORD.size
+        last = os.pread(fd, RECORD.size, HEADER.size + (count - 1) * RECORD.size) if count else b""
     finally:
         os.close(fd)
-    return gaps.extent(size)
+    return _extent(first, last, size)
+
+
+def _first(fd: int) -> int:
+    header = os.pread(fd, HEADER.size, 0)
+    return HEADER.unpack(header)[0] if header else 0
+
+
+def _extent(first: int, last: bytes | bytearray, size: int) -> Extent:
+    """What there is of an output with this last record of a gap, if any."""
+    if not last:
+        return Extent(first, size, 0, size)
+    offset, length, _, dropped = RECORD.unpack(last)
+    return Extent(first, max(size, offset + length), dropped, size)

@@ -12,7 +12,7 @@ import pytest
 
 from jobworker.core.output import Gap, GapReason
 from jobworker.executors.index import FileIndex
-from jobworker.runtime.gaps import Extent, GapReader, extent
+from jobworker.runtime.gaps import Extent, GapReader, GapWriter, extent
 from jobworker.runtime.index import RECORD
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.output import OutputPipe, OutputPump
@@ -183,3 +183,40 @@ def test_a_ring_keeps_at_least_its_limit_and_little_more(directory: JobDir) -> N
     assert [span.end for span in spans] == sorted(span.end for span in spans)
     assert [span.end for span in spans if span.end > first] == list(range(first // 200 * 200 + 200, 1_000_001, 200))
     index.close()
+
+
+def test_where_an_output_with_many_gaps_ends_is_told_by_the_last_one(
+    directory: JobDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs the same however many there are, and each of them is found."""
+    os.close(directory.create_output())
+    gaps = GapWriter(directory)
+    count = 5000
+    for number in range(count):
+        gaps.grow(number * 20, 4, GapReason.DISK_FULL)
+        gaps.grow(number * 20 + 4, 6, GapReason.DISK_FULL)
+        gaps.flush()
+        gaps.close()
+    bytes_read = 0
+    pread = os.pread
+
+    def counted(fd: int, size: int, offset: int) -> bytes:
+        nonlocal bytes_read
+        data = pread(fd, size, offset)
+        bytes_read += len(data)
+        return data
+
+    reader, fd = GapReader(), os.open("gaps", os.O_RDONLY, dir_fd=directory.fd)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", counted)
+        assert extent(dir_fd=directory.fd) == Extent(first=0, end=count * 20 - 10, dropped=count * 10, size=0)
+        assert bytes_read < 100
+        reader.read(fd)
+        bytes_read = 0
+        reader.read(fd)
+        assert reader.extent(0) == extent(dir_fd=directory.fd)
+        assert bytes_read < 200
+    os.close(fd)
+    assert reader.after(777 * 20 + 10) == Gap(offset=778 * 20, length=10, reason=GapReason.DISK_FULL)
+    assert reader.after(778 * 20 + 9) == Gap(offset=778 * 20, length=10, reason=GapReason.DISK_FULL)
+    assert reader.after(count * 20 - 10) is None
