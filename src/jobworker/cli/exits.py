@@ -25,6 +25,7 @@ Exit codes:
   127               the command does not exist on the server
   130               Ctrl-C left the job
   141               what reads our output was closed
+  153               the job exited with 0 when it was ended at its output limit (--output-policy stop)
 A job that was stopped never gives 0: it gives 143 where its own code was 0."""
 
 

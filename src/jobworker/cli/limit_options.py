@@ -116,19 +116,22 @@ def _refused(limits: Limits, info: ServerInfo) -> str:
     from jobworker.core.limit_policy import LimitPolicy
 
     policy = LimitPolicy(maximum=info.limit_maximums)
-    flags: dict[str, list[str]] = {}  # by what is wrong with them
-    missing: list[str] = []
+    missing: dict[str, list[str]] = {}  # options by why they cannot be had
+    above: dict[str, list[str]] = {}
     for name, limit in _one_by_one(limits):
-        reason = info.missing_limits.get(OPTIONS[name].limit)
+        if reason := info.missing_limits.get(OPTIONS[name].limit):
+            missing.setdefault(reason, []).append(flag(name))
+            continue
         try:
             policy.effective(limit)
         except LimitAboveMaximumError as error:
-            reason = reason or error.problem
-        if reason:
-            flags.setdefault(reason, []).append(flag(name))
-        missing += [name] if OPTIONS[name].limit in info.missing_limits else []
-    told = [f"{', '.join(names)}: {reason}" for reason, names in flags.items()]
-    return "; ".join([*told, *([f"go without {'it' if len(missing) == 1 else 'them'}"] if missing else [])])
+            above.setdefault(error.problem, []).append(flag(name))
+    told = [f"{', '.join(names)}: {problem}" for problem, names in above.items()]
+    if missing:
+        which = ", ".join(f"{', '.join(names)} ({reason})" for reason, names in missing.items())
+        it = "it" if sum(map(len, missing.values())) == 1 else "them"
+        told.append(f"this server cannot enforce {which}: go without {it}; `jobworker info` shows what it can")
+    return "; ".join(told)
 
 
 def _one_by_one(limits: Limits) -> Iterator[tuple[str, Limits]]:

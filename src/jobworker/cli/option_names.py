@@ -13,6 +13,7 @@ _FIELDS = {
     "spec.time_limit": "--timeout",
     "spec.output_limit.bytes": "--output-limit",
     "spec.output_limit.policy": "--output-policy",
+    "request_id": "--request-id",
 }
 
 
@@ -27,7 +28,7 @@ def with_options(error: JobworkerError) -> str:
         case InvalidArgumentError():
             return f"{_option_of(error.field)}: {error.problem}"
         case LimitNotEnforceableError():
-            return f"{_option_of(f'limits.{error.limit}')}: {error.problem}"
+            return f"this server cannot enforce {_option_of(f'limits.{error.limit}')}: {error.problem}"
         case _:
             return str(error)
 

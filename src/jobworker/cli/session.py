@@ -31,6 +31,7 @@ def ask(action: Callable[[AsyncClient], Awaitable[T]], *, reconnect: timedelta |
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import asyncio
 
+    from jobworker.cli.option_names import with_options
     from jobworker.client import AsyncClient, Timeouts
     from jobworker.core.errors import JobworkerError
 
@@ -50,4 +51,4 @@ def ask(action: Callable[[AsyncClient], Awaitable[T]], *, reconnect: timedelta |
     try:
         return asyncio.run(session())
     except JobworkerError as error:
-        raise CliError(str(error), code_of(error)) from None
+        raise CliError(with_options(error), code_of(error)) from None

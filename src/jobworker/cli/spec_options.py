@@ -62,7 +62,10 @@ _OPTIONS = (
         help="Keep stdout and stderr as one, in the exact order of writing, or told apart, in that of arrival.",
     ),
     click.option(
-        "--output-limit", type=Size(), metavar="SIZE", help="How much output is kept, such as 100M; else as configured."
+        "--output-limit",
+        type=Size(),
+        metavar="SIZE",
+        help="How much output is kept, such as 100M, and at least 64KiB; else as configured.",
     ),
     click.option(
         "--output-policy",

@@ -62,8 +62,10 @@ class OutputLimit:
             return
         if not isinstance(self.size, int) or isinstance(self.size, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - nobody checks types before a program runs
             raise InvalidArgumentError("spec.output_limit.bytes", f"{self.size!r} is no whole number of bytes")
-        if not MIN_OUTPUT_LIMIT <= self.size <= MAX_OUTPUT_LIMIT:
-            raise InvalidArgumentError("spec.output_limit.bytes", f"must be {MIN_OUTPUT_LIMIT} to {MAX_OUTPUT_LIMIT}")
+        if self.size < MIN_OUTPUT_LIMIT:
+            raise InvalidArgumentError("spec.output_limit.bytes", f"must be at least {format_size(MIN_OUTPUT_LIMIT)}")
+        if self.size > MAX_OUTPUT_LIMIT:
+            raise InvalidArgumentError("spec.output_limit.bytes", f"must be at most {MAX_OUTPUT_LIMIT}")
 
 
 def _default_limit() -> OutputLimit:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from tests.support.program import Program
+from tests.support.program import Program, program_of
+from tests.support.server import running_server
 
 # Before each next line it waits for a signal: so the order in which they arrive is known.
 NEXT = "until [ $next ]; do :; done; next="
@@ -146,7 +148,14 @@ def test_stop(alice: Program) -> None:
 def test_a_limit_that_cannot_be(alice: Program) -> None:
     """Named as it is typed, before the server is asked."""
     done = alice("start", "--output-limit", "1k", "--", "true", code=2)
-    assert done.complaint.startswith("--output-limit: must be 65536 to")
+    assert done.complaint == "--output-limit: must be at least 64KiB"
+
+
+def test_a_limit_above_the_maximum(tmp_path: Path) -> None:
+    """Named as it is typed, although the server says so."""
+    with running_server(tmp_path, "--output-limit", "64KiB", "--max-output-limit", "128KiB") as server:
+        done = program_of(server, "alice")("start", "--output-limit", "2M", "--", "true", code=1)
+    assert done.complaint == "--output-limit: is above the maximum of 128KiB on this server"
 
 
 def test_several_jobs(alice: Program, both: str) -> None:

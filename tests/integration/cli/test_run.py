@@ -131,6 +131,7 @@ def test_request_id(alice: Program) -> None:
     first, second = (alice("start", "--request-id", request_id, "true").text for _ in range(2))
     assert first == second
     assert "already used" in alice("start", "--request-id", request_id, "false", code=1).complaint
+    assert alice("start", "--request-id", "foo", "true", code=1).complaint == "--request-id: 'foo' is no UUID"
 
 
 def test_ctrl_c_three_times(alice: Program) -> None:

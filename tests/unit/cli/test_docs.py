@@ -19,6 +19,12 @@ def rows_of(section: str) -> list[str]:
     return [row.split("|")[1].strip() for row in table[2:]]
 
 
+def test_exit_codes_in_the_help() -> None:
+    """The help of `run` and `wait` has the codes of the table that their jobs can give."""
+    in_help = {int(code) for code in re.findall(r"^  (\d+)", exits.JOB_CODES, re.MULTILINE)}
+    assert in_help == {int(row) for row in rows_of("Exit codes") if row.isdigit()} - {0, 1, 2}
+
+
 def test_fields() -> None:
     """The table names exactly the fields that are printed."""
     named = [name for row in rows_of("Output") for name in re.findall(r"`(\w+)`", row)]
@@ -29,4 +35,4 @@ def test_exit_codes() -> None:
     """The table names exactly the codes that there are."""
     named = {int(row) for row in rows_of("Exit codes") if row.isdigit()}
     codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
-    assert named == codes | {0, 124}
+    assert named == codes | {0, 124, 153}

@@ -124,7 +124,7 @@ def test_output_has_a_limit_unless_told_otherwise() -> None:
     "flags, text",
     [
         ({"max_output_limit": "1GiB"}, "max_output_limit (1GiB) is less than output_limit (10GiB)"),
-        ({"output_limit": "1k"}, "output_limit must be 65536 to"),
+        ({"output_limit": "1k"}, "output_limit must be at least 64KiB"),
         ({"output_policy": "KEEP_LAST"}, "none of stop, drop, keep-last"),
     ],
 )
