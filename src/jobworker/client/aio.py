@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
+import os
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, cast
 
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
@@ -32,8 +32,9 @@ from jobworker.client.credentials import Credentials, Pem
 from jobworker.client.results import JobFailedError, RunResult, RunTimeoutError, ServerInfo
 from jobworker.client.stream import OutputStream
 from jobworker.core.address import Address
+from jobworker.core.checks import duration
 from jobworker.core.errors import InvalidArgumentError, JobEndedError, JobNotFoundError
-from jobworker.core.job import Job, check_grace, check_signal
+from jobworker.core.job import Job, check_signal, checked_grace
 from jobworker.core.limits import Limits
 from jobworker.core.output import Chunk, Gap, OutputLimit, OutputMode, Selection, Stream
 from jobworker.core.query import DEFAULT_PAGE_SIZE, JobFilter
@@ -45,16 +46,16 @@ if TYPE_CHECKING:
 
 
 class SpecFields(TypedDict, total=False):
-    """The fields of a `JobSpec` other than its argv."""
+    """The fields of a `JobSpec` other than its argv, in every form that it takes."""
 
     env: Mapping[str, str]
-    cwd: str
+    cwd: str | os.PathLike[str]
     name: str | None
     labels: Mapping[str, str]
-    time_limit: timedelta | None
+    time_limit: timedelta | float | None
     limits: Limits
-    child_policy: ChildPolicy
-    output: OutputMode
+    child_policy: ChildPolicy | str
+    output: OutputMode | str
     output_limit: OutputLimit
 
 
@@ -67,7 +68,7 @@ class SelectionFields(TypedDict, total=False):
     """
 
     tail: int | None
-    streams: Iterable[Stream]
+    streams: Iterable[Stream | str]
     since: datetime | None
     until: datetime | None
     times: bool
@@ -133,20 +134,24 @@ class AsyncClient:
         command: Sequence[str] | JobSpec,
         *,
         check: bool = False,
-        timeout: timedelta | None = None,  # noqa: ASYNC109 -- as subprocess.run's: it stops the job
+        timeout: timedelta | float | None = None,  # noqa: ASYNC109 -- as subprocess.run's: it stops the job
         request_id: str | None = None,
         **fields: Unpack[SpecFields],
     ) -> RunResult:
         """Start a command and wait for its end; like `subprocess.run`.
 
-        After `timeout` the job is killed, and `RunTimeoutError` raised. With `check`, `JobFailedError` is raised unless
-        it exits with 0. Both carry the result. A call that is cancelled leaves the job running.
+        After `timeout`, a `timedelta` or seconds, the job is killed, and `RunTimeoutError` raised. With `check`,
+        `JobFailedError` is raised unless it exits with 0. Both carry the result. A call that is cancelled leaves the
+        job running.
         """
+        longest = None if timeout is None else duration("timeout", timeout).total_seconds()
+        if longest is not None and longest < 0:
+            raise InvalidArgumentError("timeout", "must not be negative")
         job = await self.start(command, request_id=request_id, **fields)
         stream, output = self.stream(job.id), _Output()
         in_time = True
         try:
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            async with asyncio.timeout(longest):
                 job = await stream.for_each(output.keep)
         except TimeoutError:
             in_time = not await self._kill(job.id)
@@ -173,18 +178,17 @@ class AsyncClient:
         request = pb.WaitJobRequest(job_id=job_id)
         return job_from(await self._connection.call(lambda s: s.WaitJob, request, deadline=None))
 
-    async def stop(self, job_id: str, *, grace: timedelta | None = None, signal: int | None = None) -> Job:
-        """Ask a job to end, kill it after `grace`, and return when it has ended.
+    async def stop(self, job_id: str, *, grace: timedelta | float | None = None, signal: int | None = None) -> Job:
+        """Ask a job to end, kill it after `grace` (a `timedelta` or seconds), and return when it has ended.
 
         `None` means the server's default: 10 seconds, SIGTERM. Raises `JobEndedError` if it had ended by itself. A
         stop goes on if its caller leaves.
         """
-        if grace is not None:
-            check_grace("grace", grace)
+        time = None if grace is None else checked_grace("grace", grace)
         if signal is not None:
             check_signal("signal", signal)
         request = pb.StopJobRequest(
-            job_id=job_id, grace=None if grace is None else duration_message(grace), signal=signal or 0
+            job_id=job_id, grace=None if time is None else duration_message(time), signal=signal or 0
         )
         return job_from(await self._connection.call(lambda s: s.StopJob, request, deadline=None))
 
@@ -316,27 +320,14 @@ class _Output:
 
 
 def _selection(offset: int, fields: SelectionFields) -> Selection:
-    streams = fields.get("streams", ())
-    try:
-        wanted = frozenset(map(Stream, [streams] if isinstance(streams, str) else streams))
-    except ValueError as error:
-        raise InvalidArgumentError("streams", str(error)) from None
-    return Selection(
-        offset=offset,
-        tail=fields.get("tail"),
-        streams=wanted,
-        since=fields.get("since"),
-        until=fields.get("until"),
-        times=fields.get("times", False),
-    )
+    if unknown := fields.keys() - SelectionFields.__annotations__.keys():
+        raise TypeError(f"stream() got an unexpected keyword argument {min(unknown)!r}")
+    return Selection(offset=offset, **cast("dict[str, Any]", fields))  # which checks the types
 
 
 def _spec(command: Sequence[str] | JobSpec, fields: SpecFields) -> JobSpec:
-    if isinstance(command, JobSpec):
-        return replace(command, **fields)
-    if isinstance(command, str):  # a sequence of strings, too: of its characters
-        raise InvalidArgumentError("spec.argv", f"is one string; say {shlex.split(command)!r}, or ['sh', '-c', ...]")
-    return JobSpec(argv=tuple(command), **fields)
+    given = cast("dict[str, Any]", fields)  # the spec checks the types
+    return replace(command, **given) if isinstance(command, JobSpec) else JobSpec(argv=cast("Any", command), **given)
 
 
 def _message_of(spec: JobSpec) -> pb.JobSpec:

@@ -70,7 +70,7 @@ class Client:
         command: Sequence[str] | JobSpec,
         *,
         check: bool = False,
-        timeout: timedelta | None = None,
+        timeout: timedelta | float | None = None,
         request_id: str | None = None,
         **fields: Unpack[SpecFields],
     ) -> RunResult:
@@ -87,7 +87,7 @@ class Client:
         """See `AsyncClient.wait`."""
         return self._loop.run(self._client.wait(job_id))
 
-    def stop(self, job_id: str, *, grace: timedelta | None = None, signal: int | None = None) -> Job:
+    def stop(self, job_id: str, *, grace: timedelta | float | None = None, signal: int | None = None) -> Job:
         """See `AsyncClient.stop`."""
         return self._loop.run(self._client.stop(job_id, grace=grace, signal=signal))
 

@@ -6,6 +6,7 @@ import signal as signals
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from jobworker.core.checks import duration
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.limits import Limits
 from jobworker.core.output import OutputLimit
@@ -28,7 +29,7 @@ class StopRequest:
 
     def __post_init__(self) -> None:
         check_signal("signal", self.signal)
-        check_grace("grace", self.grace)
+        object.__setattr__(self, "grace", checked_grace("grace", self.grace))  # frozen for everybody else
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,14 +86,16 @@ class Job:
 
 def check_signal(field: str, number: int) -> None:
     """Raise `InvalidArgumentError` unless `number` is a signal's."""
-    if number not in signals.valid_signals():
-        raise InvalidArgumentError(field, f"{number} is no signal; 1 to 31 and 34 to 64 are")
+    if type(number) not in (int, signals.Signals) or number not in signals.valid_signals():
+        raise InvalidArgumentError(field, f"{number!r} is no signal; 1 to 31 and 34 to 64 are")
 
 
-def check_grace(field: str, grace: timedelta) -> None:
-    """Raise `InvalidArgumentError` unless a stopped job may be given this time."""
-    if not timedelta(0) <= grace <= MAX_GRACE:
+def checked_grace(field: str, grace: timedelta | float) -> timedelta:
+    """The time, also given in seconds, that a stopped job has. Raises `InvalidArgumentError` if it may have no such."""
+    time = duration(field, grace)
+    if not timedelta(0) <= time <= MAX_GRACE:
         raise InvalidArgumentError(field, f"must be 0 to {MAX_GRACE.total_seconds():.0f} seconds")
+    return time
 
 
 def signal_name(number: int) -> str:

@@ -6,10 +6,13 @@ those that could not be kept count, too. So an offset means the same byte everyw
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import cast
 
+from jobworker.core.checks import aware, of_type, word
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.units import format_size
 
@@ -58,10 +61,11 @@ class OutputLimit:
     policy: OverflowPolicy | None = None
 
     def __post_init__(self) -> None:
+        if self.policy is not None:
+            object.__setattr__(self, "policy", word("spec.output_limit.policy", self.policy, OverflowPolicy))
         if self.size is None:
             return
-        if not isinstance(self.size, int) or isinstance(self.size, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - nobody checks types before a program runs
-            raise InvalidArgumentError("spec.output_limit.bytes", f"{self.size!r} is no whole number of bytes")
+        of_type("spec.output_limit.bytes", self.size, int, "whole number of bytes")
         if self.size < MIN_OUTPUT_LIMIT:
             raise InvalidArgumentError("spec.output_limit.bytes", f"must be at least {format_size(MIN_OUTPUT_LIMIT)}")
         if self.size > MAX_OUTPUT_LIMIT:
@@ -147,6 +151,14 @@ class Selection:
     times: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", _streams(self.streams))  # frozen for everybody else
+        of_type("offset", self.offset, int, "whole number of bytes")
+        of_type("times", self.times, bool, "True or False")
+        if self.tail is not None:
+            of_type("tail", self.tail, int, "whole number of lines")
+        for name, time in (("since", self.since), ("until", self.until)):
+            if time is not None:
+                aware(name, time)
         if self.offset < 0:
             raise InvalidArgumentError("offset", "must not be negative")
         if self.tail is not None and (self.tail < 0 or self.offset):
@@ -158,3 +170,11 @@ class Selection:
     def raw(self) -> bool:
         """Whether the bytes alone tell what belongs to it, without the index of their times and streams."""
         return not (self.streams or self.since or self.until or self.times)
+
+
+def _streams(wanted: object) -> frozenset[Stream]:
+    """The streams that are wanted: some, or one alone; each may be given as its name."""
+    if isinstance(wanted, str):  # a collection of texts, too: of its characters
+        wanted = (wanted,)
+    some = cast("Iterable[object]", of_type("streams", wanted, Iterable, "collection of streams"))
+    return frozenset(word("streams", one, Stream) for one in some)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
+from typing import cast
 
+from jobworker.core.checks import duration, of_type, text_map, word
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.limits import Limits
 from jobworker.core.output import OutputLimit, OutputMode
@@ -41,7 +44,10 @@ class JobSpec:
     `argv` is the program and its arguments (no shell; a program without a slash is looked up in the job's PATH).
     `env` is added to the documented base environment. `cwd` is an absolute path. `time_limit` ends the job with cause
     TIMED_OUT. `output` says whether stdout and stderr are told apart, `output_limit` how much of them is kept; what it
-    leaves open is the server's to say. Raises `InvalidArgumentError` that names the field.
+    leaves open is the server's to say.
+
+    A time limit may be given as a number of seconds, `cwd` as a path, and the policy and the output as their names.
+    Raises `InvalidArgumentError` that names the field.
     """
 
     argv: tuple[str, ...]
@@ -56,16 +62,19 @@ class JobSpec:
     output_limit: OutputLimit = field(default_factory=OutputLimit)
 
     def __post_init__(self) -> None:
-        # object.__setattr__: the class is frozen for everybody else
-        object.__setattr__(self, "argv", tuple(self.argv))
-        object.__setattr__(self, "env", MappingProxyType(dict(self.env)))
-        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
-        self._check_argv()
-        self._check_env()
-        self._check_cwd()
+        self._set("argv", self._checked_argv())
+        self._set("env", MappingProxyType(self._checked_env()))
+        self._set("cwd", self._checked_cwd())
         self._check_name()
-        self._check_labels()
-        self._check_time_limit()
+        self._set("labels", MappingProxyType(self._checked_labels()))
+        self._set("time_limit", self._checked_time_limit())
+        of_type("spec.limits", self.limits, Limits, "Limits(cpus=..., memory=..., ...)")
+        self._set("child_policy", word("spec.child_policy", self.child_policy, ChildPolicy))
+        self._set("output", word("spec.output", self.output, OutputMode))
+        of_type("spec.output_limit", self.output_limit, OutputLimit, "OutputLimit(size=..., policy=...)")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # the class is frozen for everybody else
 
     @property
     def command_bytes(self) -> int:
@@ -73,37 +82,48 @@ class JobSpec:
         env = (f"{key}={value}" for key, value in self.env.items())
         return sum(len(_encode(text)) + 1 for text in (*self.argv, *env))
 
-    def _check_argv(self) -> None:
+    def _checked_argv(self) -> tuple[str, ...]:
+        if isinstance(self.argv, str):  # a sequence of strings, too: of its characters
+            raise InvalidArgumentError("spec.argv", f"is one string; say {self.argv.split()!r}, or ['sh', '-c', ...]")
+        of_type("spec.argv", self.argv, Sequence, "sequence of texts")
         if not self.argv:
             raise InvalidArgumentError("spec.argv", "is empty; it needs at least the program to run")
-        if not self.argv[0]:
-            raise InvalidArgumentError("spec.argv[0]", "is empty; it must name the program to run")
         for index, argument in enumerate(self.argv):
             _check_string(f"spec.argv[{index}]", argument)
+        if not self.argv[0]:
+            raise InvalidArgumentError("spec.argv[0]", "is empty; it must name the program to run")
+        return tuple(self.argv)
 
-    def _check_env(self) -> None:
-        for key, value in self.env.items():
+    def _checked_env(self) -> dict[str, str]:
+        env = text_map("spec.env", self.env)
+        for key, value in env.items():
             if not key or "=" in key:
                 raise InvalidArgumentError("spec.env", f"{key!r} is no name of a variable; it must have no '='")
             _check_string(f"spec.env[{key!r}]", f"{key}={value}")
+        return env
 
-    def _check_cwd(self) -> None:
-        if not self.cwd.startswith("/"):
-            raise InvalidArgumentError("spec.cwd", f"{self.cwd!r} is relative; an absolute path is needed")
-        _check_string("spec.cwd", self.cwd, maximum=MAX_CWD_BYTES)
+    def _checked_cwd(self) -> str:
+        path: object = self.cwd
+        path = os.fspath(cast("os.PathLike[str]", path)) if isinstance(path, os.PathLike) else path
+        cwd = _check_string("spec.cwd", path, maximum=MAX_CWD_BYTES)
+        if not cwd.startswith("/"):
+            raise InvalidArgumentError("spec.cwd", f"{cwd!r} is relative; an absolute path is needed")
+        return cwd
 
     def _check_name(self) -> None:
         if self.name is None:
             return
+        of_type("spec.name", self.name, str, "text")
         if not self.name or len(self.name) > MAX_NAME_CHARS:
             raise InvalidArgumentError("spec.name", f"must have 1 to {MAX_NAME_CHARS} characters")
         if not self.name.isprintable():
             raise InvalidArgumentError("spec.name", "has characters that cannot be printed")
 
-    def _check_labels(self) -> None:
-        if len(self.labels) > MAX_LABELS:
-            raise InvalidArgumentError("spec.labels", f"has {len(self.labels)} labels; at most {MAX_LABELS} are kept")
-        for key, value in self.labels.items():
+    def _checked_labels(self) -> dict[str, str]:
+        labels = text_map("spec.labels", self.labels)
+        if len(labels) > MAX_LABELS:
+            raise InvalidArgumentError("spec.labels", f"has {len(labels)} labels; at most {MAX_LABELS} are kept")
+        for key, value in labels.items():
             if not _LABEL_KEY.fullmatch(key):
                 raise InvalidArgumentError(
                     "spec.labels",
@@ -113,18 +133,24 @@ class JobSpec:
                 raise InvalidArgumentError(
                     f"spec.labels[{key!r}]", f"a value has at most {MAX_LABEL_VALUE_CHARS} printable characters"
                 )
+        return labels
 
-    def _check_time_limit(self) -> None:
-        if self.time_limit is not None and not timedelta(0) < self.time_limit <= MAX_TIME_LIMIT:
+    def _checked_time_limit(self) -> timedelta | None:
+        if self.time_limit is None:
+            return None
+        limit = duration("spec.time_limit", self.time_limit)
+        if not timedelta(0) < limit <= MAX_TIME_LIMIT:
             raise InvalidArgumentError("spec.time_limit", f"must be more than 0 and at most {MAX_TIME_LIMIT.days} days")
+        return limit
 
 
 def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")  # as os.fsencode does, whatever the process's locale
 
 
-def _check_string(where: str, text: str, *, maximum: int = MAX_STRING_BYTES) -> None:
-    """Refuse what cannot be a C string of the kernel's."""
+def _check_string(where: str, value: object, *, maximum: int = MAX_STRING_BYTES) -> str:
+    """The text, if it can be a C string of the kernel's."""
+    text = of_type(where, value, str, "text")
     if "\0" in text:
         raise InvalidArgumentError(where, "has a NUL character, which no program can be given")
     try:
@@ -133,3 +159,4 @@ def _check_string(where: str, text: str, *, maximum: int = MAX_STRING_BYTES) -> 
         raise InvalidArgumentError(where, "has a lone surrogate that stands for no byte") from None
     if size > maximum:
         raise InvalidArgumentError(where, f"has {size} bytes; at most {maximum} are possible")
+    return text

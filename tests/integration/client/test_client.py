@@ -56,6 +56,17 @@ async def test_run_with_check(server: Server) -> None:
     assert raised.value.result.output == b"why\n"
 
 
+async def test_run_with_a_timeout_in_seconds(server: Server) -> None:
+    """As `subprocess.run`: a number is one of seconds, and the job does not outlive it; so it is with a time limit."""
+    async with client_of(server) as client:
+        with pytest.raises(RunTimeoutError) as raised:
+            await client.run(["sleep", "1000"], timeout=0.5)
+        limited = await client.run(["sleep", "1000"], time_limit=0.5, cwd=Path("/"), output="split")
+    assert raised.value.result.job.state is JobState.STOPPED
+    assert limited.job.end is not None
+    assert limited.job.end.cause is Cause.TIMED_OUT
+
+
 async def test_run_with_timeout(server: Server) -> None:
     """After its timeout the job is killed, whatever it thinks of that, and the output up to there is there."""
     async with client_of(server) as client:

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -259,3 +260,44 @@ async def test_run_in_time_after_all() -> None:
         result = await client.run(["true"], timeout=timedelta(milliseconds=300))
     assert result.output == b"ab"
     assert script.requests[2].grace.ToTimedelta() == timedelta(0)
+
+
+@pytest.mark.parametrize("wrong", ["1s", -1, True, float("nan")])
+async def test_a_timeout_that_cannot_be_starts_nothing(wrong: Any) -> None:  # noqa: ANN401 - of any type
+    """It is refused before anything is sent, by its name."""
+    async with scripted_server() as script, client_of(script) as client:
+        with pytest.raises(InvalidArgumentError) as refused:
+            await client.run(["true"], timeout=wrong)
+    assert (refused.value.field, script.requests) == ("timeout", [])
+
+
+@pytest.mark.parametrize("grace", [5, 5.0, timedelta(seconds=5)])
+async def test_a_stop_with_a_grace_in_seconds(grace: timedelta | float) -> None:
+    """A number is one of seconds."""
+    async with scripted_server(answer()) as script, client_of(script) as client:
+        await client.stop(RUNNING.id, grace=grace)
+    assert script.requests[0].grace.ToTimedelta() == timedelta(seconds=5)
+
+
+async def test_a_stop_that_cannot_be_sends_nothing() -> None:
+    """It is refused before anything is sent, by its name."""
+    wrong: Any = "5s"
+    async with scripted_server() as script, client_of(script) as client:
+        for field in ("grace", "signal"):
+            with pytest.raises(InvalidArgumentError) as refused:
+                await client.stop(RUNNING.id, **{field: wrong})
+            assert refused.value.field == field
+    assert script.requests == []
+
+
+@pytest.mark.parametrize("keyword", ["tail_lines", "bogus"])
+async def test_unknown_keywords_are_refused(keyword: str) -> None:
+    """By their names, by all calls that take keywords, before anything is sent."""
+    unknown: Any = {keyword: 2}
+    async with scripted_server() as script, client_of(script) as client:
+        with pytest.raises(TypeError, match=rf"stream\(\) got .* '{keyword}'"):
+            client.stream(RUNNING.id, **unknown)
+        for call in (client.start, client.run):
+            with pytest.raises(TypeError, match=keyword):
+                await call(["true"], **unknown)
+    assert script.requests == []

@@ -238,7 +238,7 @@ async def test_an_offset_that_was_asked_for_and_is_not_kept_is_an_error() -> Non
     assert (raised.value.first, raised.value.end) == (6, 9)
 
 
-@pytest.mark.parametrize("streams", [["STDOOT"], ["STDERR", "stdout"]])
+@pytest.mark.parametrize("streams", [["STDOOT"], ["STDERR", "stdin"]])
 async def test_what_is_no_stream_is_refused(streams: list[Stream]) -> None:
     """Before anything is sent."""
     async with scripted_server() as script, client_of(script) as client:

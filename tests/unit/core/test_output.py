@@ -15,6 +15,7 @@ from jobworker.core.output import (
     OutputPolicy,
     OverflowPolicy,
     Selection,
+    Stream,
 )
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -33,6 +34,15 @@ def test_a_limit_that_cannot_be_is_refused(size: Any) -> None:  # noqa: ANN401 -
     with pytest.raises(InvalidArgumentError) as refused:
         OutputLimit(size=size)
     assert refused.value.field == "spec.output_limit.bytes"
+
+
+@pytest.mark.parametrize("name", ["KEEP_LAST", "keep-last", "keep_last"])
+def test_a_policy_by_its_name(name: Any) -> None:  # noqa: ANN401 - not of the declared type
+    """As the command line writes it, too; no other one."""
+    assert OutputLimit(policy=name).policy is OverflowPolicy.KEEP_LAST
+    with pytest.raises(InvalidArgumentError) as refused:
+        OutputLimit(policy=name + "S")
+    assert refused.value.field == "spec.output_limit.policy"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +73,16 @@ def test_more_than_the_maximum_is_refused() -> None:
         ({"tail": -1}, "tail"),
         ({"tail": 1, "offset": 1}, "tail"),
         ({"since": NOON, "until": NOON - timedelta(seconds=1)}, "until"),
+        ({"offset": 1.5}, "offset"),
+        ({"offset": True}, "offset"),
+        ({"tail": "2"}, "tail"),
+        ({"since": "10m"}, "since"),
+        ({"since": NOON.replace(tzinfo=None)}, "since"),
+        ({"until": NOON.replace(tzinfo=None)}, "until"),
+        ({"until": 10}, "until"),
+        ({"streams": 1}, "streams"),
+        ({"streams": ["stdin"]}, "streams"),
+        ({"times": "yes"}, "times"),
     ],
 )
 def test_a_selection_that_cannot_be_is_refused(wanted: dict[str, Any], field: str) -> None:
@@ -70,3 +90,9 @@ def test_a_selection_that_cannot_be_is_refused(wanted: dict[str, Any], field: st
     with pytest.raises(InvalidArgumentError) as refused:
         Selection(**wanted)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize("streams", ["stderr", ["stderr"], {Stream.STDERR}, [Stream.STDERR, "STDERR"]])
+def test_streams_by_name(streams: Any) -> None:  # noqa: ANN401 - not of the declared type
+    """One alone, or several; given as a member or as its name."""
+    assert Selection(streams=streams).streams == frozenset({Stream.STDERR})
