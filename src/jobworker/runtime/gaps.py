@@ -41,6 +41,7 @@ class GapWriter:
     def __init__(self, directory: JobDir) -> None:
         self._directory = directory
         self._fd = -1
+        self._found = False  # whether the file would be there after a power cut
         self._count = 0
         self._dropped = 0
         self._unwritten = b""
@@ -74,6 +75,9 @@ class GapWriter:
         """Have it survive a power cut. Raises `OSError`."""
         if self._fd >= 0:
             os.fsync(self._fd)
+            if not self._found:
+                os.fsync(self._directory.fd)
+                self._found = True
 
     def _write(self, data: bytes, position: int) -> None:
         if self._fd < 0:

@@ -57,8 +57,9 @@ class OutputPump:
     of the first one that is kept still. `over_limit` says that more has come than may be kept.
     """
 
-    def __init__(self, directory: JobDir, output: Record) -> None:
-        """For `output` see `protocol`."""
+    def __init__(self, directory: JobDir, output: Record, *, sync: bool = False) -> None:
+        """For `output` see `protocol`; with `sync`, no zeros are taken for output after a power cut."""
+        self._sync = sync
         self._limit: int | None = output["limit"]
         self._ring: bool = output["policy"] == OverflowPolicy.KEEP_LAST
         self._reserve: int = output["reserve"]
@@ -166,6 +167,8 @@ class OutputPump:
     def _trim(self, first: int) -> None:
         """Give back what is before an offset. It is told first, so that nobody takes the zeros for output."""
         self._gaps.trim(first)
+        if self._sync:
+            self._gaps.sync()
         syscalls.punch_hole(self._file, self.first, first - self.first)
         self.first = first
         self._index.trim(first)

@@ -126,7 +126,7 @@ class Supervisor:
 
     def _start(self) -> None:
         cgroup = self._tree.cgroup
-        self._pump = OutputPump(self._directory, self._output)
+        self._pump = OutputPump(self._directory, self._output, sync=self._sync)
         pipes = _make_pipes(self._output["mode"])
         if cgroup is not None:
             self._watch(cgroup)

@@ -12,6 +12,7 @@ import pytest
 
 from jobworker.core.output import Gap, GapReason
 from jobworker.executors.index import FileIndex
+from jobworker.linux import syscalls
 from jobworker.runtime.gaps import Extent, GapReader, GapWriter, extent
 from jobworker.runtime.index import RECORD
 from jobworker.runtime.jobdir import JobDir
@@ -30,9 +31,9 @@ def directory(tmp_path: Path) -> Generator[JobDir]:
 class Kept:
     """A pump and a pipe of a directory."""
 
-    def __init__(self, directory: JobDir, **output: object) -> None:
+    def __init__(self, directory: JobDir, *, sync: bool = False, **output: object) -> None:
         defaults = {"limit": None, "policy": None, "reserve": 0, "splice": True}
-        self.pump = OutputPump(directory, {**defaults, **output})
+        self.pump = OutputPump(directory, {**defaults, **output}, sync=sync)
         self.pipe = OutputPipe()
         self._directory = directory
 
@@ -220,3 +221,32 @@ def test_where_an_output_with_many_gaps_ends_is_told_by_the_last_one(
     assert reader.after(777 * 20 + 10) == Gap(offset=778 * 20, length=10, reason=GapReason.DISK_FULL)
     assert reader.after(778 * 20 + 9) == Gap(offset=778 * 20, length=10, reason=GapReason.DISK_FULL)
     assert reader.after(count * 20 - 10) is None
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_beginning_is_given_back_once_a_power_cut_cannot_undo_that_it_was_told(
+    directory: JobDir, monkeypatch: pytest.MonkeyPatch, *, sync: bool
+) -> None:
+    """Where that is asked for: the file that tells it and its name are on the disk before each hole."""
+    acts: list[str] = []
+    fsync, punch_hole = os.fsync, syscalls.punch_hole
+
+    def name(fd: int) -> str:
+        return Path(f"/proc/self/fd/{fd}").readlink().name
+
+    def synced(fd: int) -> None:
+        acts.append(name(fd))
+        fsync(fd)
+
+    def punched(fd: int, offset: int, length: int) -> None:
+        acts.append("hole in " + name(fd))
+        punch_hole(fd, offset, length)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(syscalls, "punch_hole", punched)
+    kept = Kept(directory, limit=LIMIT, policy="KEEP_LAST", sync=sync)
+    kept.write(b"x" * LIMIT)
+    for _ in range(2):
+        kept.write(b"x" * (LIMIT // 4))
+    hole = "hole in output"
+    assert acts == (["gaps", "job", hole, "gaps", hole] if sync else [hole, hole])
