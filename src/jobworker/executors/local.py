@@ -33,6 +33,7 @@ from jobworker.executors.supervisors import Supervisors, end_unwanted, start_tim
 from jobworker.executors.threads import Threads
 from jobworker.executors.user import JobUser
 from jobworker.linux import process
+from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import jobdir
 from jobworker.runtime.burial import ID_VARIABLE
 from jobworker.runtime.gaps import Extent
@@ -87,7 +88,7 @@ class LocalExecutor:
         self._retake = retake
         self._taking = asyncio.Lock()
         self._supervisors = Supervisors(self._spawner)
-        self._standbys = Standbys(self._stand_by, self._delete)
+        self._standbys = Standbys(self._stand_by, self._delete_standby)
         self._growth = GrowthWatch()
         self._splice = True
         self._frees = True
@@ -265,8 +266,12 @@ class LocalExecutor:
         await self._standbys.give_back(job_id)
         await self._outputs.remove(job_id)
 
-    async def _delete(self, job_id: str) -> None:
+    async def _delete_standby(self, job_id: str) -> None:
         await self._threads.run(self._directories.delete, job_id)
+        if (path := self._cgroup_of(job_id)) is not None:  # of one that has died, or does not answer
+            cgroup = Cgroup(path)
+            await self._threads.run(cgroup.kill)
+            await self._threads.run(cgroup.remove_patiently)
 
     # Steps
 

@@ -46,18 +46,19 @@ class Standbys:
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.wait([self._filling])
-        for standbys in (self._free, self._promised):
-            while standbys:
-                await self.end(*standbys.popitem())
+        left = self._free | self._promised
+        self._free.clear()
+        self._promised.clear()
+        # What cannot be deleted of one must not keep the others; the next daemon deletes it.
+        await asyncio.gather(*(self.end(*standby) for standby in left.items()), return_exceptions=True)
 
     def new_id(self) -> str:
         """The id of a job for which a supervisor stands by, if there is one."""
-        while self._free:
-            job_id = next(iter(self._free))
-            standby = self._promised[job_id] = self._free.pop(job_id)
-            if not standby.supervision.over.done():
-                return job_id
-        return str(uuid.uuid4())
+        job_id = next((job_id for job_id, standby in self._free.items() if not standby.supervision.over.done()), None)
+        if job_id is None:
+            return str(uuid.uuid4())
+        self._promised[job_id] = self._free.pop(job_id)
+        return job_id
 
     def take(self, job_id: str) -> Standby | None:
         """The one that stands by for a job, which is the caller's now."""
@@ -92,10 +93,22 @@ class Standbys:
         while True:
             await self._look.wait()
             self._look.clear()
-            while self._starts <= AT_ONCE and len(self._free) < COUNT:
-                job_id = str(uuid.uuid4())
-                try:
-                    self._free[job_id] = await self._make(job_id)
-                except OSError:  # no room for more processes or files: starts go without
-                    await self._delete(job_id)
-                    await asyncio.sleep(_RETRY)
+            try:
+                await self._end_dead()
+                while self._starts <= AT_ONCE and len(self._free) < COUNT:
+                    await self._add()
+            except Exception:  # noqa: BLE001 - no room for one, most likely: starts go without, and say what is wrong
+                await asyncio.sleep(_RETRY)
+                self._look.set()
+
+    async def _end_dead(self) -> None:
+        for job_id in [job_id for job_id, standby in self._free.items() if standby.supervision.over.done()]:
+            await self.end(job_id, self._free.pop(job_id))
+
+    async def _add(self) -> None:
+        job_id = str(uuid.uuid4())
+        try:
+            self._free[job_id] = await self._make(job_id)
+        except Exception:
+            await self._delete(job_id)
+            raise

@@ -69,8 +69,10 @@ async def test_a_start_goes_on_without_those_that_have_died(worker: Worker) -> N
     for half in (0, 1):
         pids = (await all_stand_by(os.getpid()))[:]
         supervisors = [pid for pid in pids if os.getsid(pid) == pid and parent_of(pid) not in pids]
-        for pid in set(supervisors) if half else set(pids) - set(supervisors):
+        killed = set(supervisors) if half else set(pids) - set(supervisors)
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
+        gone(list(killed))  # one that is dying still can be told to execute a program, which fails
         jobs = [await worker.start(shell("exit 3"), "ada") for _ in range(2 * COUNT)]
         ends = [(await worker.wait(job.id)).end for job in jobs]
         assert {end.exit_code for end in ends if end} == {3}
@@ -96,3 +98,29 @@ async def test_a_start_that_fails_before_its_program_is_executed_leaves_nothing(
     assert (caught.value.errno, caught.value.stage) == (errno.EEXIST, "prepare")
     left = {path.name for path in cgroup_of(state_dir).iterdir() if path.is_dir()}
     assert len(taken & left) == COUNT - 1
+
+
+async def test_nothing_is_left_of_those_that_have_died_free(tree: str, worker: Worker, state_dir: Path) -> None:
+    """Their directories and groups go, their descriptors are closed, and others stand by instead."""
+    assert worker.info.process_tracking == tree
+    await all_stand_by(os.getpid())
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(2):
+        dead = {path.name for path in (state_dir / "standby").iterdir()}
+        pids = await all_stand_by(os.getpid())
+        for pid in pids:
+            with suppress(ProcessLookupError):  # with its supervisor
+                os.kill(pid, signal.SIGKILL)
+        gone(pids)
+        await worker.wait((await worker.start(shell("true"), "ada")).id)
+        while dead & left_of_standbys(state_dir, tree):  # noqa: ASYNC110 - it is done in the background
+            await asyncio.sleep(0.002)
+    await all_stand_by(os.getpid())
+    while len(list(Path("/proc/self/fd").iterdir())) > before:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.002)
+
+
+def left_of_standbys(state_dir: Path, tree: str) -> set[str]:
+    """Names of what is there for those that stand by."""
+    folders = [state_dir / "standby", *([cgroup_of(state_dir)] if tree == "cgroup" else [])]
+    return {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
