@@ -25,6 +25,10 @@ class LazyCommand:
         return command
 
 
+# What other programs call it.
+_ELSEWHERE = {"ps": "list", "logs": "stream", "kill": "signal", "rm": "remove", "exec": "run"}
+
+
 class LazyGroup(click.Group):
     """A group of lazy commands, listed in sections and in the order in which they are given."""
 
@@ -49,7 +53,8 @@ class LazyGroup(click.Group):
         if args[0] not in self.lazy and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            near = get_close_matches(args[0], self.lazy, n=1)
+            elsewhere = _ELSEWHERE.get(args[0])
+            near = [elsewhere] if elsewhere in self.lazy else get_close_matches(args[0], self.lazy, n=1)
             ctx.fail(f"No such command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import click
 
+_SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_CLOCK = re.compile(r"\d\d:\d\d")
+
 
 class Duration(click.ParamType[timedelta]):
-    """A duration such as 90s, 1h30m or 250ms."""
+    """A duration such as 90s, 1h30m or 250ms; a number alone is of seconds, as for timeout(1)."""
 
     name = "duration"
 
@@ -22,7 +26,8 @@ class Duration(click.ParamType[timedelta]):
         if isinstance(value, timedelta):
             return value
         try:
-            duration = parse_duration(str(value))
+            text = str(value)
+            duration = parse_duration(f"{text}s" if _SECONDS.fullmatch(text) else text)
         except ValueError as error:
             self.fail(str(error), param, ctx)
         if duration < self._minimum:
@@ -31,7 +36,7 @@ class Duration(click.ParamType[timedelta]):
 
 
 class Moment(click.ParamType[datetime]):
-    """A time such as 2026-01-31T12:00Z, or a duration before now such as 2h."""
+    """A time such as 2026-01-31T12:00Z, "2026-01-31 12:00:00 UTC" or, today, 12:00; or how long ago, such as 2h."""
 
     name = "time"
 
@@ -43,7 +48,7 @@ class Moment(click.ParamType[datetime]):
             return value
         text = str(value)
         try:
-            return datetime.fromisoformat(text).astimezone(UTC)
+            return _time(text).astimezone(UTC)
         except (ValueError, OverflowError):
             pass
         try:
@@ -52,6 +57,15 @@ class Moment(click.ParamType[datetime]):
             self.fail(
                 f"{text!r} is no time; write one such as 2026-01-31T12:00Z, or how long ago, such as 2h", param, ctx
             )
+
+
+def _time(text: str) -> datetime:
+    """A time in ISO 8601 or as this program shows it; a clock time alone is of today. Raises `ValueError`."""
+    text = re.sub(r"\s*(?:UTC|Z)$", "+00:00", text)
+    if _CLOCK.match(text):
+        today = datetime.now(UTC) if text.endswith("+00:00") else datetime.now(UTC).astimezone()
+        text = f"{today:%Y-%m-%d}T{text}"
+    return datetime.fromisoformat(text)
 
 
 class Assignment(click.ParamType[tuple[str, str]]):

@@ -38,7 +38,10 @@ _OPTIONS = (
     ),
     click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Begin N lines before the present end."),
     click.option(
-        "--since", type=Moment(), metavar="TIME", help="Only what was written since: a time, or how long ago."
+        "--since",
+        type=Moment(),
+        metavar="TIME",
+        help="Only what was written since: a time (local without a zone, today without a date), or how long ago.",
     ),
     click.option("--until", type=Moment(), metavar="TIME", help="Only what was written before."),
     click.option("--stdout-only", is_flag=True, help="Only standard output, of one job whose streams are told apart."),

@@ -46,7 +46,12 @@ _OPTIONS = (
     click.option(
         "--label", metavar="KEY=VALUE", type=Assignment(), multiple=True, help="Label to find it by; repeatable."
     ),
-    click.option("--timeout", metavar="DURATION", type=Duration(), help="End the job after this time, such as 1h30m."),
+    click.option(
+        "--timeout",
+        metavar="DURATION",
+        type=Duration(),
+        help="End the job after this time, such as 1h30m or 90 (seconds).",
+    ),
     click.option(
         "--children",
         type=click.Choice(["kill", "wait"]),

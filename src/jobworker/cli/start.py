@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from jobworker.cli.exits import INTERRUPTED, UNASKED, CliError
+from jobworker.cli.exits import INTERRUPTED, UNASKED, CliError, code_of
 from jobworker.cli.limit_options import SIZES, with_limits
 from jobworker.cli.options import client_options, examples, output_option
 from jobworker.cli.session import ask
@@ -100,7 +101,7 @@ def start_and_print(spec: JobSpec, request_id: str | None, output: str) -> None:
 
 async def start_once(client: AsyncClient, spec: JobSpec, request_id: str) -> Job:
     """Start a job; if that may have been done although no answer came, the error says how to find out."""
-    from jobworker.core.errors import ServerUnavailableError
+    from jobworker.core.errors import CommandNotStartedError, ServerUnavailableError
 
     try:
         return await with_limits(client, spec.limits, client.start(spec, request_id=request_id))
@@ -108,6 +109,11 @@ async def start_once(client: AsyncClient, spec: JobSpec, request_id: str) -> Job
         if not client.connected:
             raise
         raise CliError(f"{error}; {not_known(request_id)}", UNASKED) from None
+    except CommandNotStartedError as error:
+        if not (error.not_found and " " in spec.argv[0]):
+            raise
+        hint = f"give its words one by one, or a shell the whole: sh -c {shlex.quote(spec.argv[0])}"
+        raise CliError(f"{error}; {hint}", code_of(error)) from None
 
 
 def not_known(request_id: str) -> str:

@@ -39,6 +39,7 @@ def test_not_found(alice: Program) -> None:
         done = alice(verb, "no-such-command", code=127)
         assert "cannot start 'no-such-command': command not found" in done.complaint
         assert done.stdout == b""
+        assert alice(verb, "uname -a", code=127).complaint.endswith("or a shell the whole: sh -c 'uname -a'")
 
 
 def test_not_executable(alice: Program) -> None:

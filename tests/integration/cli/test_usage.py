@@ -105,8 +105,9 @@ def test_a_limit_above_what_can_be_enforced_is_one_line(alice: Program) -> None:
     for command, code in (("start", 1), ("run", 125)):
         refused = alice(command, "--memory", "64M", "--", "true", code=code)
         assert refused.stdout == b""
-        what = f"--memory ({missing['memory']})"
-        assert refused.complaint == f"this server cannot enforce {what}: go without it; `jobworker info` shows what it can"
+        assert refused.complaint.startswith(
+            f"this server cannot enforce --memory ({missing['memory']}): go without it;"
+        )
     refused = alice("start", "--memory-high", "64M", "--pids", "5", "--io-read", "1M", "true", code=1).complaint
     for flag in ("--memory-high", "--pids", "--io-read"):
         assert f"{flag} (" in refused or f"{flag}," in refused, refused

@@ -90,7 +90,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["update", "x"], 2, "say what is to change, such as --memory 4G"),
         (["update", "x", "--pids", "1.5"], 2, "'1.5' is no whole number; write one such as 200"),
         (["top", "--sort", "name"], 2, "'name' is not one of 'cpu', 'memory', 'io', 'processes', 'age'"),
-        (["stats", "x", "--interval", "2"], 2, "'2' is no duration"),
+        (["stats", "x", "--interval", "2x"], 2, "'2x' is no duration"),
+        (["ps"], 2, "No such command 'ps'; did you mean 'list'?"),
+        (["logs", "x"], 2, "No such command 'logs'; did you mean 'stream'?"),
+        (["profile", "rm", "x"], 2, "No such command 'rm'"),
     ],
 )
 def test_a_wrong_command_line(arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,17 @@ from jobworker.cli.params import Assignment, Duration, Moment, Signal, Utf8
 
 
 @pytest.mark.parametrize(
-    "written, value", [("1h30m", timedelta(minutes=90)), ("250ms", timedelta(milliseconds=250)), ("0", timedelta(0))]
+    "written, value",
+    [
+        ("1h30m", timedelta(minutes=90)),
+        ("250ms", timedelta(milliseconds=250)),
+        ("0", timedelta(0)),
+        ("5", timedelta(seconds=5)),
+        ("1.5", timedelta(seconds=1.5)),
+    ],
 )
 def test_durations(written: str, value: timedelta) -> None:
-    """Durations are written with their units."""
+    """Durations are written with their units; a number alone is of seconds."""
     assert Duration().convert(written, None, None) == value
 
 
@@ -27,6 +34,23 @@ def test_moments() -> None:
     assert Moment().convert("2026-01-31", None, None) == local
     before = datetime.now(UTC) - timedelta(hours=2)
     assert timedelta(0) <= Moment().convert("2h", None, None) - before < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("zone", [" UTC", "Z", " Z"])
+def test_moments_as_they_are_shown(zone: str) -> None:
+    """A time can be given as this program prints it."""
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert Moment().convert(f"2026-01-31 12:00:00{zone}", None, None) == noon
+
+
+def test_moments_of_today() -> None:
+    """A clock time alone is of today, in the zone that it says, or else here."""
+    here = Moment().convert("00:00", None, None).astimezone()
+    assert (here.hour, here.minute) == (0, 0)
+    assert timedelta(0) <= datetime.now(UTC) - here < timedelta(hours=26)
+    there = Moment().convert("00:00Z", None, None)
+    assert (there.hour, there.minute) == (0, 0)
+    assert timedelta(0) <= datetime.now(UTC) - there < timedelta(hours=25)
 
 
 def test_assignments() -> None:
@@ -44,9 +68,10 @@ def test_signals(written: str) -> None:
 @pytest.mark.parametrize(
     "kind, written",
     [
-        (Duration(), "10"),
+        (Duration(), "10x"),
         (Duration(), ""),
         (Moment(), "soon"),
+        (Moment(), "25:00"),
         (Moment(), "99999999d"),
         (Assignment(), "A"),
         (Assignment(), "=b"),
