@@ -62,7 +62,7 @@ class Client:
     def start(
         self, command: Sequence[str] | JobSpec, *, request_id: str | None = None, **fields: Unpack[SpecFields]
     ) -> Job:
-        """See `AsyncClient.start`."""
+        """Start a command; keywords: `request_id` and those of `SpecFields` (`env`, `cwd`, `time_limit`, ...)."""
         return self._loop.run(self._client.start(command, request_id=request_id, **fields))
 
     def run(
@@ -74,13 +74,13 @@ class Client:
         request_id: str | None = None,
         **fields: Unpack[SpecFields],
     ) -> RunResult:
-        """See `AsyncClient.run`."""
+        """Run a command to its end; keywords: those of `start`, `check`, `timeout` (seconds or `timedelta`)."""
         return self._loop.run(self._client.run(command, check=check, timeout=timeout, request_id=request_id, **fields))
 
     def stream(
         self, job_id: str, offset: int = 0, *, follow: bool = True, **fields: Unpack[SelectionFields]
     ) -> BlockingOutputStream:
-        """See `AsyncClient.stream`."""
+        """Output; keywords: `follow`, `tail` (lines), `streams`, `since`, `until` (aware times), `times`."""
         return BlockingOutputStream(self._client.stream(job_id, offset, follow=follow, **fields), self._loop)
 
     def wait(self, job_id: str) -> Job:
@@ -88,7 +88,7 @@ class Client:
         return self._loop.run(self._client.wait(job_id))
 
     def stop(self, job_id: str, *, grace: timedelta | float | None = None, signal: int | None = None) -> Job:
-        """See `AsyncClient.stop`."""
+        """Stop a job; keywords: `grace` (seconds or `timedelta`), `signal` (a number)."""
         return self._loop.run(self._client.stop(job_id, grace=grace, signal=signal))
 
     def signal(self, job_id: str, number: int) -> None:
