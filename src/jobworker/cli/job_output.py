@@ -16,6 +16,8 @@ _REASONS = {
     GapReason.DISK_FULL: "the server's disk was full",
 }
 
+_UNKNOWN = b"-".ljust(len("2006-01-02T15:04:05.000000Z "))
+
 
 class JobOutput:
     """Writes a job's stderr to ours if the job's output is split, and everything else to stdout.
@@ -58,14 +60,17 @@ class JobOutput:
 
 
 class StampedLines:
-    """Puts the time at which a line begins before it; the bytes of lines are not changed, and none is held back."""
+    """Puts the time at which a line begins before it; the bytes of lines are not changed, and none is held back.
+
+    A time that is not known, as the record of it was lost, is a dash in a column as wide.
+    """
 
     def __init__(self) -> None:
         self._in_line = False
 
     def feed(self, chunk: Chunk) -> bytes:
         """A chunk with stamps."""
-        stamp = f"{chunk.time:%Y-%m-%dT%H:%M:%S.%f}Z ".encode()
+        stamp = _UNKNOWN if chunk.time is None else f"{chunk.time:%Y-%m-%dT%H:%M:%S.%f}Z ".encode()
         first = b"" if self._in_line else stamp
         self._in_line = not chunk.data.endswith(b"\n")
         return first + chunk.data[:-1].replace(b"\n", b"\n" + stamp) + chunk.data[-1:]

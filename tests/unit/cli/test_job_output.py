@@ -43,3 +43,10 @@ def test_what_is_missing(reason: GapReason) -> None:
     told = missing(Gap(offset=4096, length=1_258_291, reason=reason))
     assert told.startswith("1.2 MiB of output are missing at offset 4096: ")
     assert len(told) > len("1.2 MiB of output are missing at offset 4096: ")
+
+
+def test_a_time_that_is_not_known() -> None:
+    """A line whose time is not known has a dash in its place, and what follows stays in its column."""
+    lines = StampedLines()
+    known = lines.feed(Chunk(offset=0, data=b"a\n", time=datetime(2026, 1, 2, tzinfo=UTC)))
+    assert lines.feed(Chunk(offset=2, data=b"b\n")) == b"-".ljust(len(known) - len(b"a\n")) + b"b\n"
