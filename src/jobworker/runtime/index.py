@@ -1,7 +1,8 @@
 """The index of an output file: when each part of it arrived, and from which stream.
 
 The parts follow each other. A record says where one ends, when it arrived and what it is. Parts of the same kind that
-come within a millisecond are one, whose record is written again as it grows.
+come within a millisecond are one, whose record is written again as it grows. Once there are more records than the bytes
+that are kept deserve, that time doubles with each so many more: their number grows as a logarithm of time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ KIND_BITS = 2
 MISSING = 3  # the kind of a part that could not be kept
 
 _MERGE = 1_000_000  # nanoseconds; else a job that writes single bytes would have an index larger than its output
+_FREE_RECORDS = 64 * 1024  # a MiB
+_KEPT_BYTES = 64  # a record; with this an index takes a quarter of what is kept
+_STEP_RECORDS = 4096  # beyond
+_MAX_STEPS = 32  # 50 days
 _BLOCK = 4096
 
 
@@ -35,11 +40,17 @@ class IndexWriter:
         self._time = 0
         self._unwritten = b""
         self._freed = 0  # bytes from the beginning
+        self._end = 0
+        self._first = 0
+        self._missing = 0
 
     def add(self, end: int, kind: int) -> None:
         """All up to `end` that has no record yet has arrived now. Raises `OSError`."""
         now = max(time.time_ns(), self._time)  # a clock that is set back does not make times unordered
-        if kind != self._kind or now - self._time >= _MERGE:
+        if kind == MISSING:
+            self._missing += end - self._end
+        self._end = end
+        if kind != self._kind or now - self._time >= _MERGE << self._steps():
             self._count += 1
             self._kind = kind
             self._time = now
@@ -65,8 +76,15 @@ class IndexWriter:
         if free > self._freed:
             syscalls.punch_hole(self._fd, self._freed, free - self._freed)
             self._freed = free
+        self._first = first
 
     def sync(self) -> None:
         """Have it survive a power cut. Raises `OSError`."""
         if self._fd >= 0:
             os.fsync(self._fd)
+
+    def _steps(self) -> int:
+        """How often the time in which parts are one has doubled."""
+        kept = max(0, self._end - self._first - self._missing)
+        beyond = self._count - self._freed // RECORD.size - _FREE_RECORDS - kept // _KEPT_BYTES
+        return min(_MAX_STEPS, max(0, -(-beyond // _STEP_RECORDS)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Generator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from jobworker.core.output import Gap, GapReason
 from jobworker.executors.index import FileIndex
 from jobworker.linux import syscalls
 from jobworker.runtime.gaps import Extent, GapReader, GapWriter, extent
-from jobworker.runtime.index import RECORD
+from jobworker.runtime.index import MISSING, RECORD, IndexWriter
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.output import OutputPipe, OutputPump
 
@@ -250,3 +252,43 @@ def test_a_beginning_is_given_back_once_a_power_cut_cannot_undo_that_it_was_told
         kept.write(b"x" * (LIMIT // 4))
     hole = "hole in output"
     assert acts == (["gaps", "job", hole, "gaps", hole] if sync else [hole, hole])
+
+
+class Clock:
+    """Time that a test lets pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 10**18
+        monkeypatch.setattr(time, "time_ns", lambda: self.now)
+
+
+@pytest.mark.parametrize("kind", [0, MISSING])
+def test_an_index_does_not_grow_without_bound_while_little_is_kept(
+    directory: JobDir, monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    """What comes within a longer time is one part then: its times are less exact, and no byte is without one."""
+    clock = Clock(monkeypatch)
+    writer = IndexWriter(directory)
+    count = 200_000
+    for end in range(1, count + 1):
+        clock.now += 1_000_000
+        writer.add(end, kind)
+    index = FileIndex(os.fsencode(f"/proc/self/fd/{directory.fd}/index"))
+    assert 65_536 < len(index) < 65_536 + 8 * 4096
+    spans = index.spans(0, count)
+    assert [span.end for span in spans[:65_536]] == list(range(1, 65_537))
+    assert all(before.end == after.offset and before.time < after.time for before, after in pairwise(spans))
+    assert (spans[0].offset, spans[-1].end) == (0, count)
+    index.close()
+
+
+def test_lines_of_some_length_have_exact_times_however_many_there_are(
+    directory: JobDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index takes a quarter of what is kept, at most, so they need not be one."""
+    clock = Clock(monkeypatch)
+    writer = IndexWriter(directory)
+    for number in range(1, 100_001):
+        clock.now += 1_000_000
+        writer.add(number * 64, 0)
+    assert os.stat("index", dir_fd=directory.fd).st_size == 100_000 * 16
