@@ -48,7 +48,7 @@ class OverflowPolicy(StrEnum):
 class GapReason(StrEnum):
     """Why output is missing."""
 
-    LIMIT = "LIMIT"  # it came after the limit, with the policy DROP
+    LIMIT = "LIMIT"  # it came after the limit, with the policy DROP or STOP
     TRIMMED = "TRIMMED"  # it made room for newer output, with the policy KEEP_LAST
     DISK_FULL = "DISK_FULL"  # it could not be written
 

@@ -585,8 +585,8 @@ class JobEnd(_message.Message):
     signal: _builtins.int
     """Number of the signal that ended the first process. Unset if it exited or nobody knows."""
     output_dropped_bytes: _builtins.int
-    """Bytes that the job wrote and that were not kept (a full disk, or the limit with the policy DROP); the stream of its
-    output tells where they are missing.
+    """Bytes that the job wrote and that were not kept (a full disk, or the limit with the policy DROP or STOP); the
+    stream of its output tells where they are missing.
     """
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -1321,7 +1321,7 @@ class OutputGap(_message.Message):
         REASON_UNSPECIFIED: OutputGap._Reason.ValueType  # 0
         """Never sent."""
         LIMIT: OutputGap._Reason.ValueType  # 1
-        """It came after the limit, whose policy is DROP."""
+        """It came after the limit, whose policy is DROP or STOP."""
         TRIMMED: OutputGap._Reason.ValueType  # 2
         """It made room for newer output, as the policy KEEP_LAST means it."""
         DISK_FULL: OutputGap._Reason.ValueType  # 3
@@ -1333,7 +1333,7 @@ class OutputGap(_message.Message):
     REASON_UNSPECIFIED: OutputGap.Reason.ValueType  # 0
     """Never sent."""
     LIMIT: OutputGap.Reason.ValueType  # 1
-    """It came after the limit, whose policy is DROP."""
+    """It came after the limit, whose policy is DROP or STOP."""
     TRIMMED: OutputGap.Reason.ValueType  # 2
     """It made room for newer output, as the policy KEEP_LAST means it."""
     DISK_FULL: OutputGap.Reason.ValueType  # 3
