@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ _UMASK = 0o022  # as everywhere; the supervisor's own is for what only we may re
 _MAX_SUBJECT_CHARS = 1000  # of what has failed: the message has to fit into a packet
 _MAX_INTERPRETER_BYTES = 256  # of a #! line, as many as the kernel looks at
 _REPORT_BYTES = 16 * 1024
+_DESCRIPTORS = struct.Struct("2i")  # of stdout and stderr
 
 # Seconds that a start may take in the child. It is a millisecond, unless the working directory or the program are on a
 # file system that does not answer.
@@ -85,7 +87,8 @@ class FirstProcess:
         not let go of it.
         """
         try:
-            socket.send_fds(self.connection, [b"execute"], outputs)
+            descriptors = _DESCRIPTORS.pack(*outputs)
+            self.connection.sendmsg([b"execute"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
             started, failed = self._read_report()
         except ConnectionError:
             started = failed = b""

@@ -31,6 +31,7 @@ def rehearse(scratch: str, cgroup: str | None) -> list[bytes]:
     What goes wrong is logged, and left to the first job to report. Descriptors stay open. Keep what is returned: it
     fills the gaps.
     """
+    supervisor.heed_children()
     try:
         for number in range(ROUNDS):
             name = f"rehearsal-{os.getpid()}-{number}"

@@ -47,11 +47,12 @@ def main(scratch: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))
     os.umask(0o077)
     sandbox.default_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # here, so that no supervisor has to
     syscalls.set_process_name("jw-spawner")
     requests = socket.socket(fileno=REQUESTS)
     fillers = rehearse(scratch, cgroup or None)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.END)  # what has no job ends with the scope that it is in
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {supervisor.END})  # what has no job ends with the scope that it is in
     syscalls.set_process_name("jw-spawner")
     _close_from(REQUESTS + 1)  # what the rehearsal has left
     gc.disable()  # a collection in a child would touch, and so copy, every page that it shares with this process
@@ -113,7 +114,6 @@ def _serve(requests: socket.socket) -> NoReturn:
     status = 1
     try:
         os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         syscalls.set_process_name("jw-spare")
         supervisor.prepare()
         packet, ancillary, _, _ = requests.recvmsg(

@@ -43,7 +43,7 @@ MAX_KILL_INTERVAL = 1.0
 # such as one on a file system that does not answer.
 KILL_PATIENCE = 5.0
 MAX_REPORTED = 100  # processes; the message has to fit into a packet
-END = {signal.SIGTERM}  # systemd sends it to all that is in a scope when that is stopped
+END = signal.SIGTERM  # systemd sends it to all that is in a scope when that is stopped
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
 MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
 
@@ -54,9 +54,15 @@ ENDED: Message = {"ok": False}
 
 def prepare() -> None:
     """What every supervisor does to itself, whatever its job will be."""
+    heed_children()
     syscalls.set_child_subreaper()
     with suppress(OSError):  # needs a right that only root has
         sandbox.set_oom_score(OOM_SCORE)
+
+
+def heed_children() -> None:
+    """Have a handler of SIGCHLD: the interpreter writes to the wake-up descriptor only for signals that have one."""
+    signal.signal(signal.SIGCHLD, _note)
 
 
 def supervise(directory: JobDir, listener: socket.socket, cgroup: str | None) -> None:
@@ -68,7 +74,7 @@ def supervise(directory: JobDir, listener: socket.socket, cgroup: str | None) ->
     with suppress(LaunchError):  # it has been told
         standby = Standby(directory, listener, None if cgroup is None else Cgroup(cgroup))
         if (job := standby.wait()) is not None:
-            signal.pthread_sigmask(signal.SIG_BLOCK, END)  # from now on it ends with the job
+            syscalls.block_signal(END)  # from now on it ends with the job
             syscalls.set_process_name(f"jw-sup {job['id']}")
             Supervisor(directory, listener, job, standby).run()
 
@@ -440,10 +446,8 @@ def _wake_on_child_exit() -> int:
     """A descriptor that polls readable after a child has exited."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, _note)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     return read_end
 
 
 def _note(_number: int, _frame: object) -> None:
-    """Do nothing: the interpreter writes to the wake-up descriptor only for signals that have a handler."""
+    """Do nothing."""
