@@ -13,8 +13,9 @@ from jobworker.cli.job_output import missing
 from jobworker.cli.lines import JobLines, on_terminal, prefixes
 from jobworker.cli.raw_output import RawOutput
 from jobworker.client import AsyncClient, Chunk, SelectionFields, Stream
-from jobworker.core.errors import JobworkerError, ServerUnavailableError
+from jobworker.core.errors import JobworkerError, OffsetOutOfRangeError, ServerUnavailableError
 from jobworker.core.job import Job
+from jobworker.core.output import Gap, GapReason
 from jobworker.core.query import JobFilter
 
 MAX_FOLLOWED = 200  # as many as a user may run by default, and fewer than a server lets one follow, which is 256
@@ -135,6 +136,13 @@ class _ManyStreams:
         try:
             await stream.for_each(lambda chunk: self._write(output.feed(chunk)))
         except JobworkerError as error:
+            if isinstance(error, OffsetOutOfRangeError) and output.offset < error.first:
+                # What came next has made room for newer output since the backlog was read.
+                gap = Gap(offset=output.offset, length=error.first - output.offset, reason=GapReason.TRIMMED)
+                text.say(f"job {output.job_id}: {missing(gap)}")
+                output.offset = error.first
+                await self._copy(output, follow=follow)
+                return
             self._tell(output.job_id, error)
             output.followed = False
         for gap in stream.gaps:

@@ -99,12 +99,12 @@ class OutputStream:
                 await self._cut(None)  # a hole is as bad as a cut: ask again
                 continue
             self._backoff.contact()
+            self._began = True
             self._offset = max(self._offset, message.offset)
             if message.HasField("job"):
                 self.job = job_from(message.job)
                 await self.aclose()
             elif piece := piece_from(message, self._offset):
-                self._began = True
                 self._offset = piece.end
                 if isinstance(piece, Chunk):
                     return piece

@@ -31,9 +31,14 @@ def range_of(output: Output, job: Job) -> tuple[int, int]:
 
 
 async def pieces(output: Output, job: Job, selection: Selection, live: LiveJob | None) -> AsyncGenerator[Piece]:
-    """What belongs to a selection, until the job of `live` has ended; without one, what there is."""
+    """What belongs to a selection, until the job of `live` has ended; without one, what there is.
+
+    Where the offset is not the selection's own the first piece is empty and tells it.
+    """
     _, end = range_of(output, job)
     start = await _start(output, selection)
+    if selection.tail is not None or selection.since is not None:
+        yield Chunk(offset=start, data=b"")  # who is cut off before there is any output has to know where to go on
     if not is_indexed(job, selection):
         read = _all(output, start, end, live)
     else:

@@ -277,7 +277,8 @@ class Worker:
         """A selection of the output, or all from an offset on; with `follow`, also what comes until the job has ended.
 
         Chunks have at most `CHUNK_BYTES`: large ones where there is backlog, what there is where not. Where output is
-        missing there is a gap. Raises `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end, below
+        missing there is a gap. With `tail` or `since` the first chunk is empty: its offset tells where the selection
+        begins. Raises `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end, below
         0 or, unless it is 0, before the first byte that is kept, and `OutputUnavailableError`.
         """
         job = await self.get(job_id)

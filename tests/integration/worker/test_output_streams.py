@@ -31,7 +31,7 @@ async def text(worker: Worker, job: Job, selection: Selection | int = 0, *, foll
     async for chunk in chunks_of(worker, job.id, selection, follow=follow):
         assert chunk.offset >= offset
         offset = chunk.end
-        if isinstance(selection, Selection):
+        if chunk.data and isinstance(selection, Selection):
             assert not selection.streams or chunk.stream in selection.streams
             assert (chunk.time is not None) == selection.times
         data += chunk.data

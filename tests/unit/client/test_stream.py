@@ -188,6 +188,14 @@ async def test_it_begins_where_the_server_finds_the_beginning(begins: SelectionF
     ]
 
 
+async def test_a_beginning_that_was_told_is_where_it_goes_on() -> None:
+    """A cut before there is any output: the tail is not looked for anew, which would leave out what came meanwhile."""
+    cut = stream([piece(7, b"")])
+    async with scripted_server(cut, stream([piece(7, b"a"), last(8)])) as script, client_of(script) as client:
+        assert [chunk.data async for chunk in client.stream(ID, tail=0)] == [b"a"]
+    assert [(one.offset, one.HasField("tail_lines")) for one in script.requests] == [(0, True), (7, False)]
+
+
 async def test_a_beginning_that_was_not_found_is_looked_for_again() -> None:
     """A cut before the first piece changes nothing in what is asked for."""
     cut = fail(grpc.StatusCode.UNAVAILABLE)
