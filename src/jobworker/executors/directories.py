@@ -36,7 +36,8 @@ class JobDirectories:
             directory.mkdir(mode=0o700, exist_ok=True)
         for path in (*self._standby.iterdir(), *self.removed.iterdir()):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                # As far as it goes: a spawner of before may be rehearsing in it still. A later start goes on.
+                shutil.rmtree(path, ignore_errors=True)
             else:  # it is none of ours
                 path.unlink()
 
