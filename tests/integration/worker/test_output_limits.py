@@ -98,7 +98,8 @@ async def test_the_rest_of_the_output_may_be_dropped(worker: Worker, mode: Outpu
     last = count * LINE - 1
     rest = Gap(offset=last, length=1, reason=GapReason.LIMIT)
     assert await checked(worker.stream(job.id, last), last) == ([rest], count * LINE)
-    tail = [piece async for piece in worker.stream(job.id, Selection(tail=2))]
+    beginning, *tail = [piece async for piece in worker.stream(job.id, Selection(tail=2))]
+    assert beginning == Chunk(offset=SIZE - 32, data=b"")
     assert tail == [Chunk(offset=SIZE - 32, data=lines(SIZE - 32, SIZE), stream=stream_of(mode)), *expected[0]]
     timed = [replace(piece, time=None) if isinstance(piece, Chunk) else piece async for piece in timed_of(worker, job)]
     assert timed[-1] == expected[0][0]
