@@ -94,6 +94,7 @@ async def test_calls_of_a_start(machine: Machine) -> None:
                     await client.run(["/bin/true"])
                 await only_waiting_ones_are_left(spawner)
     within(A_START, calls, STARTS)
+    assert sum(calls[name] for name in SYNCS.split()) == STARTS, "the end of a job is synced before it is told"
     within(A_START_SERVED, served, STARTS)
 
 

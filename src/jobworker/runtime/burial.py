@@ -40,7 +40,7 @@ def bury(directory: JobDir, listener: socket.socket) -> None:
             output_first_offset=extent.first,
             output_dropped_bytes=extent.dropped,
         )
-        directory.write(jobdir.EXIT, {"end": end_record(end), "stop": None}, sync=spec["launch"]["sync"])
+        directory.write(jobdir.EXIT, {"end": end_record(end), "stop": None}, sync=True)
     control.tell("ended")
 
 

@@ -47,15 +47,21 @@ DESCRIPTORS = 3  # that a request to the spawner carries: directory, lock, liste
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
+# Made once, and without what json.dumps and json.loads look for: a supervisor writes to less memory so.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode
+
+
 def encode(message: Message) -> bytes:
     """A message as a packet."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    return _encode(message).encode()
 
 
 def decode(packet: bytes) -> Message:
     """The message of a packet. Raises `ValueError`."""
-    message = json.loads(packet)
-    if not isinstance(message, dict):
+    text = packet.decode()
+    message, end = _decode(text)
+    if end != len(text) or not isinstance(message, dict):
         raise ValueError("a message is an object")
     return cast("Message", message)
 

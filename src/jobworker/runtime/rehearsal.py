@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import traceback
 
 from jobworker.core.records import Record
 from jobworker.linux import process
-from jobworker.runtime import jobdir, protocol, supervisor
+from jobworker.runtime import children, jobdir, protocol, supervisor
 from jobworker.runtime.jobdir import JobDir
 
 ROUNDS = 10  # the interpreter specialises code that has run eight times
@@ -31,7 +30,6 @@ def rehearse(scratch: str, cgroup: str | None) -> list[bytes]:
     What goes wrong is logged, and left to the first job to report. Descriptors stay open. Keep what is returned: it
     fills the gaps.
     """
-    supervisor.heed_children()
     try:
         for number in range(ROUNDS):
             name = f"rehearsal-{os.getpid()}-{number}"
@@ -39,7 +37,7 @@ def rehearse(scratch: str, cgroup: str | None) -> list[bytes]:
                 break
     except (OSError, ValueError):
         traceback.print_exc()
-    signal.set_wakeup_fd(-1)
+    children.unwatch()
     gc.collect()
     return _fill_gaps()
 

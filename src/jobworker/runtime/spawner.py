@@ -18,11 +18,12 @@ import socket
 import struct
 import sys
 import traceback
+from contextlib import suppress
 from typing import NoReturn
 
 from jobworker.linux import sandbox, syscalls
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import burial, protocol, supervisor
+from jobworker.runtime import burial, children, protocol, supervisor
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.rehearsal import rehearse
 
@@ -50,8 +51,8 @@ def main(scratch: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # here, so that no supervisor has to
     syscalls.set_process_name("jw-spawner")
     requests = socket.socket(fileno=REQUESTS)
+    children.heed()
     fillers = rehearse(scratch, cgroup or None)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {supervisor.END})  # what has no job ends with the scope that it is in
     syscalls.set_process_name("jw-spawner")
     _close_from(REQUESTS + 1)  # what the rehearsal has left
@@ -70,6 +71,8 @@ def _keep_spares(requests: socket.socket) -> None:
     """Have `SPARE` children wait. Each holds the write end of a pipe, whose hang-up says that it waits no more."""
     poller = select.poll()
     poller.register(REQUESTS, 0)  # for the hang-up alone
+    exits = children.watch()
+    poller.register(exits, select.POLLIN)
     spares: set[int] = set()
     while True:
         while len(spares) < SPARE and (spare := _fork_spare(requests)) is not None:
@@ -79,9 +82,20 @@ def _keep_spares(requests: socket.socket) -> None:
             if fd == REQUESTS:
                 _let_end(spares)
                 return
+            if fd == exits:
+                children.take_event(exits)
+                _reap()
+                continue
             poller.unregister(fd)
             spares.remove(fd)
             os.close(fd)
+
+
+def _reap() -> None:
+    """Take the exit statuses of supervisors, which nobody asks for."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _fork_spare(requests: socket.socket) -> int | None:
@@ -92,6 +106,7 @@ def _fork_spare(requests: socket.socket) -> int | None:
         return None
     try:
         if os.fork() == 0:
+            children.unwatch()
             os.dup2(write_end, WAITING, inheritable=False)
             _close_from(WAITING + 1)  # the other spares' pipes
             _serve(requests)

@@ -25,10 +25,11 @@ from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
 from jobworker.linux import process, sandbox, syscalls, usage
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import index, jobdir
+from jobworker.runtime import children, index, jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.launch import LaunchError
+from jobworker.runtime.oom import OomWatch
 from jobworker.runtime.output import OutputPipe, OutputPump
 from jobworker.runtime.protocol import Message
 from jobworker.runtime.standby import Standby
@@ -54,15 +55,9 @@ ENDED: Message = {"ok": False}
 
 def prepare() -> None:
     """What every supervisor does to itself, whatever its job will be."""
-    heed_children()
     syscalls.set_child_subreaper()
     with suppress(OSError):  # needs a right that only root has
         sandbox.set_oom_score(OOM_SCORE)
-
-
-def heed_children() -> None:
-    """Have a handler of SIGCHLD: the interpreter writes to the wake-up descriptor only for signals that have one."""
-    signal.signal(signal.SIGCHLD, _note)
 
 
 def supervise(directory: JobDir, listener: socket.socket, cgroup: str | None) -> None:
@@ -93,10 +88,10 @@ class Supervisor:
         self._poller = select.poll()
         self._control = Control(listener, self._poller, self._handle_request, standby.connection)
         self._first = standby.process
-        self._wakeup = _wake_on_child_exit()
+        self._wakeup = children.watch()
         self._poller.register(self._wakeup, select.POLLIN)
         self._cgroup_events = -1
-        self._memory_events = -1
+        self._oom: OomWatch | None = None  # where the job has a cgroup, from its start on
         cgroup = job["cgroup"]
         self._tree: Tree = DescendantTree() if cgroup is None else CgroupTree(Cgroup(cgroup))
         self._leader = 0
@@ -112,7 +107,6 @@ class Supervisor:
         self._kill_interval = KILL_INTERVAL
         self._unkillable: list[int] = []
         self._paused = False
-        self._oom_kills_survived = 0
 
     def run(self) -> None:
         """Start, watch and end the job."""
@@ -153,13 +147,7 @@ class Supervisor:
         """Be told of what happens to the group; not after the start, for root's program may remove its group."""
         self._cgroup_events = cgroup.open_events()
         self._poller.register(self._cgroup_events, select.POLLPRI)
-        if not self._oom_group or cgroup.oom_group_kills() is None:
-            self._watch_memory(cgroup)
-
-    def _watch_memory(self, cgroup: Cgroup) -> None:
-        with suppress(FileNotFoundError):  # no memory controller: nothing is killed for its sake
-            self._memory_events = cgroup.open_memory_events()
-            self._poller.register(self._memory_events, select.POLLPRI)
+        self._oom = OomWatch(cgroup, self._poller, together=self._oom_group)
 
     def _report_failure(self, error: LaunchError) -> None:
         """Leave nothing of the job, then say why it could not be started."""
@@ -220,13 +208,12 @@ class Supervisor:
                     self._poller.unregister(fd)
                     del self._pipes[fd]
             elif fd == self._wakeup:
-                with suppress(BlockingIOError):
-                    os.read(fd, 4096)
+                children.take_event(fd)
             elif fd == self._cgroup_events:
                 self._take_event(fd)
-            elif fd == self._memory_events:
+            elif self._oom is not None and fd == self._oom.fd:
                 self._take_event(fd)
-                self._note_oom_kills()
+                self._oom.note(self._leader_lives)
             else:
                 self._control.handle(fd)
 
@@ -324,9 +311,8 @@ class Supervisor:
             return _refused(error)
         with suppress(OSError):  # full by now: then the end has to wait for room
             self._directory.reserve()
-        if request["limits"].get("oom_group") is not True and self._memory_events < 0:
-            self._watch_memory(self._tree.cgroup)
-            self._note_oom_kills()
+        if request["limits"].get("oom_group") is not True and self._oom is not None:
+            self._oom.part(self._leader_lives)
         return DONE
 
     def _signal_group(self, number: int) -> None:
@@ -356,7 +342,7 @@ class Supervisor:
     def _finish(self) -> None:
         for pipe in self._pipes.values():
             self._pump.drain(pipe)
-        for fd in (*self._pipes, self._wakeup, self._cgroup_events, self._memory_events):
+        for fd in (*self._pipes, self._wakeup, self._cgroup_events, -1 if self._oom is None else self._oom.fd):
             with suppress(KeyError, ValueError):  # one that is not open is -1
                 self._poller.unregister(fd)
         self._pump.settle()
@@ -394,28 +380,24 @@ class Supervisor:
         return Usage(wall_seconds=wall_seconds, cpu_seconds=user + system, user_seconds=user, system_seconds=system)
 
     def _natural_cause(self, used: Usage) -> Cause:
-        """Why a job ended that nobody has ended. The counters of its cgroup were 0 at its start: the group was new."""
+        """Why a job ended that nobody has ended."""
         if self._leader_code is None or self._leader_code >= 0:
             return Cause.EXITED
-        group = self._tree.cgroup
-        killed_for_memory = group is not None and (
-            bool(group.oom_group_kills())
-            or (self._memory_events >= 0 and (used.oom_kills or 0) > self._oom_kills_survived)
-        )
-        return Cause.OOM_KILLED if -self._leader_code == signal.SIGKILL and killed_for_memory else Cause.SIGNALED
+        if (
+            -self._leader_code == signal.SIGKILL
+            and self._oom is not None
+            and self._oom.was_the_end(used.oom_kills or 0)
+        ):
+            return Cause.OOM_KILLED
+        return Cause.SIGNALED
 
-    def _note_oom_kills(self) -> None:
-        """Processes that the kernel has killed for want of memory, while the first one lives on."""
-        if self._tree.cgroup is None:
-            return
-        kills = self._tree.cgroup.oom_kills()  # before the look: a kill of the first process must not be counted here
-        if self._leader_code is None and not process.is_dying(self._leader):
-            self._oom_kills_survived = kills
+    def _leader_lives(self) -> bool:
+        return self._leader_code is None and not process.is_dying(self._leader)
 
     def _try_to_record(self, record: Record) -> bool:
         self._pump.settle()  # before: who knows of the end reads what is missing, and not again
         try:
-            self._directory.write(jobdir.EXIT, record, sync=self._sync)
+            self._directory.write(jobdir.EXIT, record, sync=True)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                 raise
@@ -440,14 +422,3 @@ def _make_pipes(mode: str) -> list[OutputPipe]:
 
 def _refused(error: OSError) -> Message:
     return {"ok": False, "refused": {"errno": error.errno, "file": error.filename}}
-
-
-def _wake_on_child_exit() -> int:
-    """A descriptor that polls readable after a child has exited."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    return read_end
-
-
-def _note(_number: int, _frame: object) -> None:
-    """Do nothing."""

@@ -35,7 +35,7 @@ from tests.support.workers import (
     worker_process,
 )
 
-PRIVATE_BOUND = 1.5 * 1024 * 1024  # bytes a supervisor, with a hundred of them
+PRIVATE_BOUND = 1_500_000  # bytes a supervisor, with a hundred of them
 
 
 def private_bytes(pid: int) -> int:
