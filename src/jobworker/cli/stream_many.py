@@ -148,7 +148,7 @@ class _ManyStreams:
         for gap in stream.gaps:
             text.say(f"job {output.job_id}: {missing(gap)}")
         output.offset = stream.offset
-        output.selection = output.selection | {"tail": None, "since": None}
+        output.selection = output.selection | {"tail": None}
         if follow or not output.followed:
             await self._write(output.end())
 

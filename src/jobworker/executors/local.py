@@ -17,10 +17,11 @@ from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableErr
 from jobworker.core.job import Job
 from jobworker.core.limits import Limits
 from jobworker.core.output import DEFAULT_OUTPUT_RESERVE
-from jobworker.core.records import Record, time_from
+from jobworker.core.records import time_from
 from jobworker.core.usage import Usage
 from jobworker.executors.archive import check_url
 from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo, KeptOutput, Output
+from jobworker.executors.briefing import Briefing
 from jobworker.executors.directories import JobDirectories, cgroup_of, job_from_records, outcome_from
 from jobworker.executors.execution import LocalExecution
 from jobworker.executors.output import GrowthWatch, can_free_beginnings, splice_is_seen
@@ -35,11 +36,8 @@ from jobworker.executors.user import JobUser
 from jobworker.linux import process
 from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import jobdir
-from jobworker.runtime.burial import ID_VARIABLE
 from jobworker.runtime.gaps import Extent
 from jobworker.runtime.jobdir import JobDir
-
-BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # How long a supervisor that has the lock of its job may take to answer after a restart of the daemon. It answers at
 # once, unless it has been stopped or the machine is overloaded.
@@ -82,7 +80,6 @@ class LocalExecutor:
         self._user = user
         self._place = place
         self._threads = threads
-        self._boot_id = process.boot_id()
         log = settings.directory / "spawner.log"
         self._spawner = Spawner(log, self._directories.removed, place.jobs, place.home, self._have_place)
         self._retake = retake
@@ -90,11 +87,11 @@ class LocalExecutor:
         self._supervisors = Supervisors(self._spawner)
         self._standbys = Standbys(self._stand_by, self._delete_standby)
         self._growth = GrowthWatch()
-        self._splice = True
         self._frees = True
-        self._reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
+        reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
+        self._briefing = Briefing(user=user, boot_id=process.boot_id(), sync=settings.sync, output_reserve=reserve)
         self._outputs = LocalOutputs(
-            self._directories, self._growth, threads, reserve=self._reserve, archive_url=settings.archive_url
+            self._directories, self._growth, threads, reserve=reserve, archive_url=settings.archive_url
         )
 
     @classmethod
@@ -116,7 +113,8 @@ class LocalExecutor:
             executor = cls(settings, user, place, threads, partial(retake, place, name, held))
             held.callback(executor._leave_place)
             await threads.run(executor._tidy)
-            executor._splice = await threads.run(splice_is_seen, settings.directory)
+            splice = await threads.run(splice_is_seen, settings.directory)
+            executor._briefing = replace(executor._briefing, splice=splice)
             executor._frees = await threads.run(can_free_beginnings, settings.directory)
             try:
                 executor._spawner.start()
@@ -181,7 +179,7 @@ class LocalExecutor:
             attempts += 1
             if supervision is None:
                 supervision = await self._supervisors.stand_by(directory, self._cgroup_of(job.id))
-            supervision.start(self._supervisor_record(job))
+            supervision.start(self._briefing.of_supervisor(job, self._cgroup_of(job.id)))
             try:
                 started = await start_time(supervision, deadline)
             except TimeoutError:
@@ -265,6 +263,8 @@ class LocalExecutor:
         """Delete all of a job; see `Executor.remove`."""
         await self._standbys.give_back(job_id)
         await self._outputs.remove(job_id)
+        if (path := self._cgroup_of(job_id)) is not None:  # left by a supervisor that was killed at the very end
+            await self._threads.run(Cgroup(path).remove_patiently)
 
     async def _delete_standby(self, job_id: str) -> None:
         await self._threads.run(self._directories.delete, job_id)
@@ -289,7 +289,8 @@ class LocalExecutor:
             raise
 
     def _prepare(self, job: Job, standby: Standby | None) -> JobDir:
-        launch = self._launch_record(job)
+        limits = self._place.writes(job.limits, cwd=job.spec.cwd)
+        launch = self._briefing.of_first_process(job, self._cgroup_of(job.id), limits)
         directory = self._directories.new(job.id) if standby is None else standby.directory
         try:
             self._directories.describe(directory, job, launch)
@@ -306,41 +307,6 @@ class LocalExecutor:
         except BaseException:
             directory.close()
             raise
-
-    def _launch_record(self, job: Job) -> Record:
-        """What is needed to run the program, beyond the spec."""
-        user = self._user
-        base = {"PATH": BASE_PATH, "LANG": "C.UTF-8", "SHELL": "/bin/sh"}
-        person = {"HOME": user.home, "USER": user.name, "LOGNAME": user.name}
-        return {
-            "env": {**base, **person, **job.spec.env, ID_VARIABLE: job.id},
-            "uid": user.uid,
-            "gid": user.gid,
-            "groups": user.groups,
-            "cgroup": self._cgroup_of(job.id),
-            "limits": self._place.writes(job.limits, cwd=job.spec.cwd),
-            "boot_id": self._boot_id,
-            "sync": self._sync,
-        }
-
-    def _supervisor_record(self, job: Job) -> Record:
-        """What the supervisor itself needs to know; see `protocol`."""
-        limit = job.spec.time_limit
-        return {
-            "id": job.id,
-            "cgroup": self._cgroup_of(job.id),
-            "child_policy": job.spec.child_policy.value,
-            "time_limit": None if limit is None else limit.total_seconds(),
-            "oom_group": job.limits.oom_group is True,
-            "output": {
-                "mode": job.spec.output.value,
-                "limit": job.output_limit.size,
-                "policy": job.output_limit.policy,
-                "reserve": self._reserve,
-                "splice": self._splice,
-            },
-            "sync": self._sync,
-        }
 
     def _cgroup_of(self, job_id: str) -> str | None:
         return None if self._place.jobs is None else str(self._place.jobs / job_id)

@@ -10,6 +10,7 @@ import subprocess
 import uuid
 from collections import defaultdict
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_live(alice: Program, label: str) -> None:
         assert stream.line() == "b | done\n"
         alice("signal", jobs[0], "USR1")
         assert stream.end() == Finished(code=0, stdout=b"a | done\n", stderr="")
+
+
+def test_since(alice: Program, label: str) -> None:
+    """What came before is left out of what there is and of what follows, although all of it came before."""
+    jobs = [started(alice, TOLD, "--name", name, "--label", label) for name in "ab"]
+    with alice.begin("stream", "--label", label) as stream:
+        assert [stream.line().endswith("ready\n") for _ in jobs] == [True, True]
+    since = datetime.now(UTC).isoformat()
+    with alice.begin("stream", "--label", label, "--since", since) as stream:
+        for job in jobs:
+            alice("signal", job, "USR1")
+        assert sorted(stream.end().stdout.splitlines()) == [b"a | done", b"b | done"]
 
 
 def test_a_line_in_two_parts(alice: Program) -> None:

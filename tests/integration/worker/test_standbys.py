@@ -100,6 +100,21 @@ async def test_a_start_that_fails_before_its_program_is_executed_leaves_nothing(
     assert len(taken & left) == COUNT - 1
 
 
+async def test_a_group_that_a_supervisor_has_left_goes_with_its_job(
+    worker: Worker, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as that of one which was killed when it had recorded the end."""
+    choose("cgroup", monkeypatch)
+    job = await worker.start(shell("true"), "ada")
+    await worker.wait(job.id)
+    group = cgroup_of(state_dir) / job.id
+    while group.is_dir():  # noqa: ASYNC110 - its supervisor is just removing it, and tells nobody
+        await asyncio.sleep(0)
+    group.mkdir()
+    await worker.remove(job.id)
+    assert not group.exists()
+
+
 async def test_nothing_is_left_of_those_that_have_died_free(tree: str, worker: Worker, state_dir: Path) -> None:
     """Their directories and groups go, their descriptors are closed, and others stand by instead."""
     assert worker.info.process_tracking == tree
