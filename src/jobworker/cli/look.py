@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli import text
-from jobworker.cli.options import client_options, examples, job_argument, output_option
-from jobworker.cli.params import Assignment, Moment, Utf8
+from jobworker.cli.options import client_options, examples, filter_options, job_argument, output_option
+from jobworker.cli.params import Moment, Utf8
 from jobworker.cli.session import ask
 
 if TYPE_CHECKING:
@@ -48,22 +48,8 @@ def status(job_id: str, output: str) -> None:
         "jobworker list --since 2h --output json | jq -r '.[] | select(.exit_code != 0) | .id'",
     ),
 )
-@click.option(
-    "--state",
-    "states",
-    type=click.Choice(["RUNNING", "STOPPED", "FINISHED", "LOST"], case_sensitive=False),
-    multiple=True,
-    help="Only jobs in this state; repeatable.",
-)
+@filter_options("Only jobs")
 @click.option("--owner", type=Utf8(), metavar="NAME", help="Only jobs of this owner.")
-@click.option(
-    "--label",
-    "labels",
-    type=Assignment(),
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Only jobs with this label; repeatable.",
-)
 @click.option("--since", type=Moment(), metavar="TIME", help="Only jobs created since: a time, or how long ago (2h).")
 @click.option("--before", type=Moment(), metavar="TIME", help="Only jobs created before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the N newest.")

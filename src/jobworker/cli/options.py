@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobworker.cli.exits import INTERRUPTED, NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED, UNASKED, CliError
-from jobworker.cli.params import Duration, Utf8
+from jobworker.cli.params import Assignment, Duration, Utf8
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -52,6 +52,26 @@ def _client_options(options: Sequence[click.Option], *, hidden: bool = False) ->
 global_client_options = _client_options(_CLIENT_OPTIONS)
 client_options = _client_options(_CLIENT_OPTIONS, hidden=True)  # the group's help has them
 profile_fields = _client_options(_CLIENT_OPTIONS[:-1])  # what a profile holds: all but the name of a profile
+
+
+def filter_options(which: str) -> Callable[[Decorated], Decorated]:
+    """The options `states` and `labels`; `which` are the jobs that they are about, as the help is to say."""
+    state = click.option(
+        "--state",
+        "states",
+        type=click.Choice(["RUNNING", "STOPPED", "FINISHED", "LOST"], case_sensitive=False),
+        multiple=True,
+        help=f"{which} in this state; repeatable.",
+    )
+    label = click.option(
+        "--label",
+        "labels",
+        type=Assignment(),
+        metavar="KEY=VALUE",
+        multiple=True,
+        help=f"{which} with this label; repeatable.",
+    )
+    return lambda command: state(label(command))
 
 
 def client_flags(ctx: click.Context) -> Mapping[str, str]:

@@ -13,11 +13,12 @@ from jobworker.cli.options import (
     JobExitCommand,
     client_options,
     examples,
+    filter_options,
     job_argument,
     output_option,
     reconnect_option,
 )
-from jobworker.cli.params import Assignment, Utf8
+from jobworker.cli.params import Utf8
 from jobworker.cli.run import finish
 from jobworker.cli.selection_options import SelectionOptions, check_selection, selection_from, selection_options
 from jobworker.cli.session import ask
@@ -40,21 +41,7 @@ if TYPE_CHECKING:
 )
 @click.argument("job_ids", metavar="[ID]...", type=Utf8(), nargs=-1)
 @click.option("-j", "older_job_id", type=Utf8(), metavar="ID", hidden=True)
-@click.option(
-    "--label",
-    "labels",
-    type=Assignment(),
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Instead of ids: the jobs with this label; repeatable.",
-)
-@click.option(
-    "--state",
-    "states",
-    type=click.Choice(["RUNNING", "STOPPED", "FINISHED", "LOST"], case_sensitive=False),
-    multiple=True,
-    help="Instead of ids: the jobs in this state; repeatable.",
-)
+@filter_options("Instead of ids: the jobs")
 @selection_options
 @click.option(
     "--follow/--no-follow",
