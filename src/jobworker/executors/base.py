@@ -25,7 +25,7 @@ class ExecutorInfo:
     """What a place is and what it can do; see `ServerInfo` in the API for the words.
 
     `cgroups` is how much of them was asked for; `missing_limits` are the limits that cannot be enforced, each with the
-    reason. `keeps_last_output` says whether the oldest output can make room for newer one.
+    reason.
     """
 
     name: str
@@ -34,7 +34,6 @@ class ExecutorInfo:
     job_user: str
     cgroups: CgroupMode = "auto"
     missing_limits: tuple[tuple[str, str], ...] = ()
-    keeps_last_output: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,8 @@ BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Briefing:
     """What is the same for all jobs of an executor: whom they run as, and how their records and output are kept.
 
-    `output_reserve` is in bytes; `splice` says whether those who watch an output are told of what is spliced into it.
+    `output_reserve` is in bytes; `splice` says whether those who watch an output are told of what is spliced into it,
+    and `holes` whether a file can give back its beginning.
     """
 
     user: JobUser
@@ -26,6 +27,7 @@ class Briefing:
     sync: bool
     output_reserve: int
     splice: bool = True
+    holes: bool = True
 
     def of_first_process(self, job: Job, cgroup: str | None, limits: Sequence[Write]) -> Record:
         """What is needed to run the program, beyond the spec."""
@@ -58,6 +60,7 @@ class Briefing:
                 "policy": job.output_limit.policy,
                 "reserve": self.output_reserve,
                 "splice": self.splice,
+                "holes": self.holes,
             },
             "sync": self.sync,
         }

@@ -17,6 +17,8 @@ from jobworker.runtime import jobdir
 from jobworker.runtime.gaps import Extent, extent
 from jobworker.runtime.jobdir import JobDir
 
+BLOCK_BYTES = 512  # what st_blocks counts
+
 
 class JobDirectories:
     """All that is kept of jobs, a directory each, in `parent`. What has to be deleted goes by way of `removed`.
@@ -70,11 +72,7 @@ class JobDirectories:
 
     def disk_bytes(self) -> int:
         """What all files of all jobs take of the disk."""
-        total = 0
-        for directory in self._jobs.iterdir():
-            with suppress(FileNotFoundError), os.scandir(directory) as entries:  # it has just been deleted
-                total += sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
-        return total
+        return sum(disk_bytes(directory) for directory in self._jobs.iterdir())
 
     def outcome(self, job_id: str) -> Outcome | None:
         """The end of a job, if it has been recorded. Raises `OSError`, and what `core.records` does."""
@@ -104,6 +102,18 @@ class JobDirectories:
             return True
         except ValueError:
             return False
+
+
+def disk_bytes(folder: Path | str) -> int:
+    """What all that is in a folder takes of the disk; nothing where there is none."""
+    total = 0
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # it has just been deleted
+                total += entry.stat(follow_symlinks=False).st_blocks * BLOCK_BYTES
+            if entry.is_dir(follow_symlinks=False):
+                total += disk_bytes(entry.path)
+    return total
 
 
 def job_from_records(records: Mapping[str, Record]) -> Job:

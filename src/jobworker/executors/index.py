@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 from jobworker.executors.base import Span
+from jobworker.executors.files import GrowingFile, open_file
 from jobworker.runtime.index import KIND_BITS, KINDS, RECORD
 
 
@@ -14,27 +14,29 @@ class FileIndex:
 
     def __init__(self, path: bytes) -> None:
         self._path = path
-        self._fd = -1
+        self._file: GrowingFile | None = None
         self.open()
 
     def open(self) -> None:
-        """Open the file if it is there by now."""
-        if self._fd < 0:
+        """Have all of the file open that is there by now."""
+        if self._file is not None:
+            self._file.look()
+        else:
             with suppress(FileNotFoundError):
-                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                self._file = open_file(self._path)
 
     def __len__(self) -> int:
         """How many spans there are now."""
-        self.open()
-        return 0 if self._fd < 0 else os.fstat(self._fd).st_size // RECORD.size
+        file = self._opened()
+        return 0 if file is None else file.size() // RECORD.size
 
     def spans(self, first: int, count: int) -> list[Span]:
         """At most so many spans, from this number on; see `OutputIndex.spans`."""
-        self.open()
-        if self._fd < 0:
+        file = self._opened()
+        if file is None:
             return []
         before = min(first, 1)  # one more, whose end is the first one's beginning
-        data = os.pread(self._fd, (before + count) * RECORD.size, (first - before) * RECORD.size)
+        data = file.read((before + count) * RECORD.size, (first - before) * RECORD.size)
         found: list[Span] = []
         offset = 0
         for position in range(0, len(data) // RECORD.size * RECORD.size, RECORD.size):
@@ -46,5 +48,10 @@ class FileIndex:
 
     def close(self) -> None:
         """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self._file is not None:
+            self._file.close()
+
+    def _opened(self) -> GrowingFile | None:
+        if self._file is None:
+            self.open()
+        return self._file

@@ -24,7 +24,7 @@ from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo, KeptOu
 from jobworker.executors.briefing import Briefing
 from jobworker.executors.directories import JobDirectories, cgroup_of, job_from_records, outcome_from
 from jobworker.executors.execution import LocalExecution
-from jobworker.executors.output import GrowthWatch, can_free_beginnings, splice_is_seen
+from jobworker.executors.output import GrowthWatch, can_make_holes, splice_is_seen
 from jobworker.executors.outputs import LocalOutputs
 from jobworker.executors.place import Place, place_name, retake, take_place
 from jobworker.executors.spawner import Spawner
@@ -87,7 +87,6 @@ class LocalExecutor:
         self._supervisors = Supervisors(self._spawner)
         self._standbys = Standbys(self._stand_by, self._delete_standby)
         self._growth = GrowthWatch()
-        self._frees = True
         reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
         self._briefing = Briefing(user=user, boot_id=process.boot_id(), sync=settings.sync, output_reserve=reserve)
         self._outputs = LocalOutputs(
@@ -114,8 +113,8 @@ class LocalExecutor:
             held.callback(executor._leave_place)
             await threads.run(executor._tidy)
             splice = await threads.run(splice_is_seen, settings.directory)
-            executor._briefing = replace(executor._briefing, splice=splice)
-            executor._frees = await threads.run(can_free_beginnings, settings.directory)
+            holes = await threads.run(can_make_holes, settings.directory)
+            executor._briefing = replace(executor._briefing, splice=splice, holes=holes)
             try:
                 executor._spawner.start()
                 executor._standbys.begin()
@@ -136,7 +135,6 @@ class LocalExecutor:
             job_user=self._user.name,
             cgroups=self._mode,
             missing_limits=tuple(self._place.missing.items()),
-            keeps_last_output=self._frees,
         )
 
     async def start(self, job: Job) -> LocalExecution:

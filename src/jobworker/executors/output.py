@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import tempfile
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from jobworker.core.output import Chunk, Gap, GapReason
 from jobworker.executors.base import CHUNK_BYTES
+from jobworker.executors.files import open_file
 from jobworker.executors.index import FileIndex
 from jobworker.linux import syscalls
 from jobworker.runtime import jobdir
@@ -80,7 +82,7 @@ def splice_is_seen(directory: Path) -> bool:
             os.close(fd)
 
 
-def can_free_beginnings(directory: Path) -> bool:
+def can_make_holes(directory: Path) -> bool:
     """Whether the file system of a directory can give back the beginning of a file that stays."""
     with tempfile.TemporaryFile(dir=directory) as file:
         file.write(b"x")
@@ -103,31 +105,33 @@ class FileOutput:
         self._event = asyncio.Event()
         self._growth = growth
         output = self._path(jobdir.OUTPUT)
-        self._fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
+        self._file = open_file(output)
         self.index = FileIndex(self._path(jobdir.INDEX))
         try:
             # Of the directory: the index is not there before the first output, and tells of all that comes.
             self._watch = growth.add(directory if indexed else output, self._event)
         except OSError:
             self.index.close()
-            os.close(self._fd)
+            self._file.close()
             raise
         try:
             self._look_for_gaps()
             Path(os.fsdecode(output)).stat()  # not removed meanwhile: what has not been found was not there
+            if self._file.first > self._gaps.first:
+                raise FileNotFoundError(errno.ENOENT, "the output is being deleted")
         except OSError:
             self.close()
             raise
 
     def extent(self) -> Extent:
         """Where it begins and ends now."""
-        size = os.fstat(self._fd).st_size
+        size = self._file.size()
         self._look_for_gaps()
         return self._gaps.extent(size)
 
     async def read(self, offset: int, end: int, *, final: bool) -> Chunk | Gap | None:
         """The next piece from an offset to at most `end`; see `Output.read`."""
-        size = os.fstat(self._fd).st_size
+        size = self._file.size()
         available = min(end, size, offset + CHUNK_BYTES) - offset
         data = await self._read(offset, available) if available > 0 else b""
         # After the look at the size, since a gap is recorded before what follows it, and after the read, since what is
@@ -151,11 +155,11 @@ class FileOutput:
 
     async def _read(self, offset: int, size: int) -> bytes:
         if size < _THREAD_BYTES:
-            return os.pread(self._fd, size, offset)
+            return self._file.read(size, offset)
         try:
-            return await asyncio.to_thread(os.pread, self._fd, size, offset)  # a backlog may come from a disk
+            return await asyncio.to_thread(self._file.read, size, offset)  # a backlog may come from a disk
         except RuntimeError:  # there is no thread to be had: that others wait is better than that this one fails
-            return os.pread(self._fd, size, offset)
+            return self._file.read(size, offset)
 
     def _look_for_gaps(self) -> None:
         if self._gaps_fd < 0 and not self._ended:
@@ -171,6 +175,7 @@ class FileOutput:
 
     def wake(self) -> None:
         """Make `changed` return: the job has ended. What is there has to be open now, since it may be removed next."""
+        self._file.look()
         self.index.open()
         self._look_for_gaps()
         self._ended = True
@@ -180,9 +185,9 @@ class FileOutput:
         """Let go of the output."""
         self._growth.remove(self._watch, self._event)
         self.index.close()
-        for fd in (self._fd, self._gaps_fd):
-            if fd >= 0:
-                os.close(fd)
+        self._file.close()
+        if self._gaps_fd >= 0:
+            os.close(self._gaps_fd)
 
     def _path(self, name: str) -> bytes:
         return self._directory + b"/" + name.encode()

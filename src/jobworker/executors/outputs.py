@@ -11,7 +11,7 @@ from contextlib import suppress
 from jobworker.core.errors import OutputUnavailableError
 from jobworker.executors.archive import Archives, ArchiveThreads
 from jobworker.executors.base import KeptOutput, Output, OutputForm
-from jobworker.executors.directories import JobDirectories
+from jobworker.executors.directories import BLOCK_BYTES, JobDirectories, disk_bytes
 from jobworker.executors.output import FileOutput, GrowthWatch
 from jobworker.executors.threads import Threads
 from jobworker.runtime import jobdir
@@ -20,7 +20,6 @@ from jobworker.runtime import jobdir
 PACKING_PATIENCE = 24 * 3600.0
 
 _FORMS = {jobdir.OUTPUT: OutputForm.RAW, jobdir.COMPRESSED_OUTPUT: OutputForm.COMPRESSED}  # in the order of its way
-_BLOCK_BYTES = 512  # what st_blocks counts
 
 
 class LocalOutputs:
@@ -136,5 +135,5 @@ class LocalOutputs:
         path = self._directories.path(job_id)
         for name, form in _FORMS.items():
             with suppress(FileNotFoundError):
-                return KeptOutput(form, (path / name).stat().st_blocks * _BLOCK_BYTES)
+                return KeptOutput(form, (path / name).stat().st_blocks * BLOCK_BYTES + disk_bytes(path / name))
         return KeptOutput(OutputForm.ARCHIVED, 0)

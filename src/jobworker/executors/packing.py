@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from jobworker.executors.archive import Archives
+from jobworker.executors.files import GrowingFile, open_file
 from jobworker.executors.seekable import FRAME_BYTES, compressed
 from jobworker.linux import syscalls
 from jobworker.runtime import jobdir
@@ -60,7 +61,7 @@ def compress(directory: JobDir, reserve: int) -> None:
     `reserve` bytes of the file system are not touched. Raises `OSError`.
     """
     try:
-        raw = directory.open_output()
+        raw = open_file(jobdir.OUTPUT, dir_fd=directory.fd)
     except FileNotFoundError:
         return
     try:
@@ -73,7 +74,7 @@ def compress(directory: JobDir, reserve: int) -> None:
                 raise
         directory.delete_output()
     finally:
-        os.close(raw)
+        raw.close()
 
 
 def archive(directory: JobDir, url: str) -> None:
@@ -116,8 +117,8 @@ def read_gaps(path: str | bytes, *, dir_fd: int | None = None) -> GapReader:
     return gaps
 
 
-def _write_compressed(directory: JobDir, raw: int, reserve: int) -> None:
-    size = os.fstat(raw).st_size
+def _write_compressed(directory: JobDir, raw: GrowingFile, reserve: int) -> None:
+    size = raw.size()
     gaps = read_gaps(jobdir.GAPS, dir_fd=directory.fd)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     fd = os.open(_UNFINISHED, flags, 0o600, dir_fd=directory.fd)
@@ -134,13 +135,13 @@ def _write_compressed(directory: JobDir, raw: int, reserve: int) -> None:
     os.fsync(directory.fd)
 
 
-def _blocks(fd: int, ranges: Iterator[tuple[int, int]]) -> Iterator[bytes]:
+def _blocks(file: GrowingFile, ranges: Iterator[tuple[int, int]]) -> Iterator[bytes]:
     """What ranges of a file hold, in blocks that are all full but the last one."""
     block = bytearray()
     for offset, end in ranges:
         position = offset
         while position < end:
-            data = os.pread(fd, min(FRAME_BYTES - len(block), end - position), position)
+            data = file.read(min(FRAME_BYTES - len(block), end - position), position)
             if not data:
                 raise OSError(errno.EIO, "the output is shorter than it was")
             position += len(data)

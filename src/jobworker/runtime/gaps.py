@@ -15,6 +15,7 @@ from typing import NamedTuple
 from jobworker.core.output import Gap, GapReason
 from jobworker.runtime import jobdir
 from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.segments import size_of
 
 HEADER = struct.Struct("<Q")
 RECORD = struct.Struct("<QQQQ")  # offset, length, reason, bytes that are missing up to its end
@@ -122,7 +123,7 @@ def extent(directory: str = "", *, dir_fd: int | None = None) -> Extent:
     """What there is of the output in a job directory, given as a path or a descriptor; nothing if there is no file."""
     size = 0
     try:
-        size = os.stat(os.path.join(directory, jobdir.OUTPUT), dir_fd=dir_fd).st_size
+        size = size_of(os.path.join(directory, jobdir.OUTPUT), dir_fd=dir_fd)
         fd = os.open(os.path.join(directory, jobdir.GAPS), os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
     except FileNotFoundError:
         return Extent(end=size, size=size)

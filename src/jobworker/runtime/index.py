@@ -7,14 +7,13 @@ that are kept deserve, that time doubles with each so many more: their number gr
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 
 from jobworker.core.output import Stream
-from jobworker.linux import syscalls
 from jobworker.runtime import jobdir
 from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.segments import HoledFile, Segments
 
 RECORD = struct.Struct("<QQ")  # offset of the end; nanoseconds since the epoch, shifted by KIND_BITS, and the kind
 KINDS = (Stream.COMBINED, Stream.STDOUT, Stream.STDERR, None)
@@ -26,15 +25,20 @@ _FREE_RECORDS = 64 * 1024  # a MiB
 _KEPT_BYTES = 64  # a record; with this an index takes a quarter of what is kept
 _STEP_RECORDS = 4096  # beyond
 _MAX_STEPS = 32  # 50 days
-_BLOCK = 4096
+_BLOCK = 4096  # bytes that are given back at once, at least
+_MIN_SEGMENT = 1024 * 1024  # bytes
 
 
 class IndexWriter:
-    """Appends records. What cannot be written is kept, and has to be before the next one: see `flush`."""
+    """Appends records. What cannot be written is kept, and has to be before the next one: see `flush`.
 
-    def __init__(self, directory: JobDir) -> None:
+    With `segment`, there are segments of at least so many bytes.
+    """
+
+    def __init__(self, directory: JobDir, *, segment: int | None = None) -> None:
         self._directory = directory
-        self._fd = -1
+        self._segment = segment
+        self._file: HoledFile | Segments | None = None
         self._count = 0
         self._kind = -1
         self._time = 0
@@ -60,28 +64,34 @@ class IndexWriter:
     def flush(self) -> None:
         """Write what could not be written. Raises `OSError`."""
         if self._unwritten:
-            if self._fd < 0:
-                self._fd = self._directory.open_to_write(jobdir.INDEX)
-            jobdir.write_at(self._fd, self._unwritten, (self._count - 1) * RECORD.size)
+            if self._file is None:
+                self._file = self._make()
+            position = (self._count - 1) * RECORD.size
+            jobdir.write_at(self._file.at(position), self._unwritten, position)
             self._unwritten = b""
+
+    def _make(self) -> HoledFile | Segments:
+        if self._segment is None:
+            return HoledFile(self._directory.open_to_write(jobdir.INDEX), _BLOCK)
+        return Segments(jobdir.INDEX, max(_MIN_SEGMENT, self._segment), dir_fd=self._directory.fd)
 
     def trim(self, first: int) -> None:
         """Give back the blocks of records of parts that end before `first`. Raises `OSError`."""
+        if self._file is None:
+            return
         low, high = self._freed // RECORD.size, self._count
         while low < high:
             middle = (low + high) // 2
-            end, _ = RECORD.unpack(os.pread(self._fd, RECORD.size, middle * RECORD.size))
+            end, _ = RECORD.unpack(self._file.read(RECORD.size, middle * RECORD.size))
             low, high = (middle + 1, high) if end <= first else (low, middle)
-        free = low * RECORD.size // _BLOCK * _BLOCK
-        if free > self._freed:
-            syscalls.punch_hole(self._fd, self._freed, free - self._freed)
-            self._freed = free
+        self._freed = self._file.boundary(low * RECORD.size)
+        self._file.free(self._freed)
         self._first = first
 
     def sync(self) -> None:
         """Have it survive a power cut. Raises `OSError`."""
-        if self._fd >= 0:
-            os.fsync(self._fd)
+        if self._file is not None:
+            self._file.sync()
 
     def _steps(self) -> int:
         """How often the time in which parts are one has doubled."""

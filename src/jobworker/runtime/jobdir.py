@@ -8,10 +8,10 @@
                   compressed, archived   what has become of the output since: see `executors.packing`
                   The file is held (flock) from before the supervisor exists until it has gone: the proof of life
     control       the socket on which the supervisor takes requests
-    output        the raw bytes that the job wrote, each at its offset; it only grows, but may have holes. Made before
-                  the program is executed
+    output        the raw bytes that the job wrote, each at its offset; it only grows, but may have holes, or be a
+                  folder of `segments`. Made before the program is executed
     output.zst    in place of it, a while after the end: what is kept of it, compressed; until it is in an archive
-    index         when each part of the output arrived, and from which stream: see `index`
+    index         when each part of the output arrived, and from which stream: see `index`; it may be such a folder, too
     gaps          what is missing of the output, once something is: see `gaps`
 
 A file takes longer to make than to write to, so there is one for all records. One that was cut off in the middle is not
@@ -30,6 +30,7 @@ from contextlib import suppress
 from typing import Any, Self, cast
 
 from jobworker.linux import syscalls
+from jobworker.runtime import segments
 
 Record = dict[str, Any]
 
@@ -133,14 +134,10 @@ class JobDir:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(OUTPUT, flags, 0o600, dir_fd=self.fd)
 
-    def open_output(self) -> int:
-        """A descriptor to read the output with. Raises `FileNotFoundError`."""
-        return os.open(OUTPUT, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
-
     def output_size(self) -> int | None:
         """Bytes of output so far, or `None` if the program has never been executed."""
         try:
-            return os.stat(OUTPUT, dir_fd=self.fd).st_size
+            return segments.size_of(OUTPUT, dir_fd=self.fd)
         except FileNotFoundError:
             return None
 
@@ -149,8 +146,8 @@ class JobDir:
         return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
 
     def delete_output(self) -> None:
-        """Take back `create_output`: the program has not been executed."""
-        os.unlink(OUTPUT, dir_fd=self.fd)
+        """Delete the output: the program has not been executed, or the output has moved. Raises `FileNotFoundError`."""
+        segments.delete(OUTPUT, dir_fd=self.fd)
 
     # Proof of life
 

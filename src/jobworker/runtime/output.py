@@ -12,15 +12,19 @@ from contextlib import suppress
 
 from jobworker.core.output import GapReason, OverflowPolicy
 from jobworker.core.records import Record
-from jobworker.linux import syscalls
+from jobworker.runtime import jobdir
 from jobworker.runtime.gaps import GapWriter
 from jobworker.runtime.index import MISSING, IndexWriter
 from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.segments import HoledFile, Segments
 
 _PIPE_BYTES = 1024 * 1024  # the most that the kernel grants without privileges; a burst of it does not block the job
 _COPY_BYTES = 64 * 1024
 
-_MAX_BLOCK = 1024 * 1024  # bytes of a ring that are given back at once
+# A ring gives back an eighth of its limit at once, or, if that takes no more than a hole, so many bytes.
+_RING_PART = 8
+_PAGE = 4096
+_MAX_HOLE = 1024 * 1024
 # Between two looks at what is free of the disk at most a part of that is written, but for so many bytes: there are
 # other jobs.
 _LOOK_PART = 16
@@ -61,13 +65,18 @@ class OutputPump:
         """For `output` see `protocol`; with `sync`, no zeros are taken for output after a power cut."""
         self._sync = sync
         self._limit: int | None = output["limit"]
-        self._ring: bool = output["policy"] == OverflowPolicy.KEEP_LAST
+        self._ring = output["policy"] == OverflowPolicy.KEEP_LAST
         self._reserve: int = output["reserve"]
         self._splice: bool = output["splice"]
-        self._block = min(_MAX_BLOCK, (self._limit or 0) // 8 // 4096 * 4096)
-        self._index = IndexWriter(directory)
+        block = (self._limit or 0) // _RING_PART // _PAGE * _PAGE
+        in_segments = self._ring and not output["holes"]
+        self._index = IndexWriter(directory, segment=block if in_segments else None)
         self._gaps = GapWriter(directory)
-        self._file = directory.create_output()
+        self._file: HoledFile | Segments
+        if in_segments:
+            self._file = Segments(jobdir.OUTPUT, block, dir_fd=directory.fd)
+        else:
+            self._file = HoledFile(directory.create_output(), min(_MAX_HOLE, block))
         self._settled = 0  # `size` at which the index was told last what is missing
         self._until_look = 0  # bytes
         self._full = False
@@ -107,7 +116,7 @@ class OutputPump:
 
     def sync(self) -> None:
         """Have it all survive a power cut. Raises `OSError`."""
-        os.fsync(self._file)
+        self._file.sync()
         self._index.sync()
         self._gaps.sync()
 
@@ -127,7 +136,7 @@ class OutputPump:
         if not self._splice:
             return self._copy(pipe, min(room, _COPY_BYTES))
         try:
-            moved = os.splice(pipe.read_end, self._file, room, offset_dst=self.size)
+            moved = os.splice(pipe.read_end, self._file.at(self.size), room, offset_dst=self.size)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -143,8 +152,9 @@ class OutputPump:
         data = os.read(pipe.read_end, room)
         written = 0
         try:
+            file = self._file.at(self.size)
             while written < len(data):
-                written += os.pwrite(self._file, data[written:], self.size + written)
+                written += os.pwrite(file, data[written:], self.size + written)
         except OSError:
             self._fill()
         self._kept(written, pipe.kind)
@@ -159,17 +169,19 @@ class OutputPump:
         self._until_look -= length
         try:
             self._index.add(self.size, kind)
-            if self._ring and self._limit is not None and self.size - self.first > self._limit + self._block:
-                self._trim((self.size - self._limit) // self._block * self._block)
+            if self._ring and self._limit is not None and self.size - self.first > self._limit + self._file.block:
+                self._trim(self._file.boundary(self.size - self._limit))
         except OSError:  # what could not be said of it has to be, before more can be kept
             self._fill()
 
     def _trim(self, first: int) -> None:
         """Give back what is before an offset. It is told first, so that nobody takes the zeros for output."""
+        if first == self.first:  # the oldest segment is needed still
+            return
         self._gaps.trim(first)
         if self._sync:
             self._gaps.sync()
-        syscalls.punch_hole(self._file, self.first, first - self.first)
+        self._file.free(first)
         self.first = first
         self._index.trim(first)
 
@@ -209,7 +221,7 @@ class OutputPump:
         if not self._reserve:
             self._until_look = _PIPE_BYTES
         else:
-            there = os.fstatvfs(self._file)
+            there = os.fstatvfs(self._file.fd)
             free = there.f_bavail * there.f_frsize - self._reserve
             self._until_look = min(free, _PIPE_BYTES, max(free // _LOOK_PART, _LOOK_BYTES))
         return self._until_look

@@ -12,8 +12,8 @@ daemon → supervisor that stands by:
     What a supervisor has to know of its job: "id", "cgroup" (a path that is not there yet, or null), "child_policy",
     "time_limit" (seconds or null), "oom_group" (whether running out of memory ends all of it), "sync" (whether records
     have to survive a power cut), and "output": its "mode", "limit" (bytes or null) and "policy" as in core.output,
-    "reserve" (bytes of the file system that it leaves free) and "splice" (whether those who watch the output see what
-    was spliced into it). The rest is in the record of the job.
+    "reserve" (bytes of the file system that it leaves free), "splice" (whether those who watch the output see what was
+    spliced into it) and "holes" (whether a file can give back its beginning). The rest is in the record of the job.
 
 daemon → supervisor, each answered by {"reply": n, "ok": bool}; not ok means that the job has ended, unless "refused"
 says what the kernel did not take ({"errno": e, "file": f}):

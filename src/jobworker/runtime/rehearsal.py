@@ -47,7 +47,8 @@ def _run(path: str, cgroup: str | None) -> bool:
     with JobDir.create(path) as directory:
         directory.write(jobdir.SPEC, _spec(cgroup), sync=False)
         with directory.listen() as listener, directory.connect() as connection:
-            output = {"mode": "COMBINED", "limit": None, "policy": "KEEP_LAST", "reserve": 1, "splice": True}
+            output = {"mode": "COMBINED", "limit": None, "policy": "KEEP_LAST", "reserve": 1}
+            output |= {"splice": True, "holes": True}
             job = {"id": "rehearsal", "cgroup": cgroup, "child_policy": "KILL", "time_limit": 60.0}
             job |= {"oom_group": True, "output": output, "sync": False}
             connection.send(protocol.encode({"op": "start", "job": job}))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from jobworker.core.errors import InvalidArgumentError, RequestIdReusedError, StoreError
 from jobworker.core.job import Job, StopRequest
 from jobworker.core.limit_policy import LimitPolicy
-from jobworker.core.output import OutputLimit, OutputPolicy, OverflowPolicy
+from jobworker.core.output import OutputPolicy
 from jobworker.core.spec import JobSpec
 from jobworker.executors.base import Executor
 from jobworker.store.base import JobStore
@@ -70,7 +70,7 @@ class Starts:
 
     async def _start(self, spec: JobSpec, owner: str, request_id: str | None, limit_policy: LimitPolicy) -> Job:
         limits = limits_.at_start(spec.limits, limit_policy, self._executor.info)
-        output_limit = self._output_limit(spec)
+        output_limit = self._output.effective(spec.output_limit)
         await self._space.check()
         with self._running.admit(owner):
             job = Job(
@@ -104,19 +104,6 @@ class Starts:
                 raise
             self._running.watch(live)
             return job
-
-    def _output_limit(self, spec: JobSpec) -> OutputLimit:
-        """The output limit of a new job. Only of a default it is left out what cannot be done here."""
-        limit = self._output.effective(spec.output_limit)
-        if limit.policy is not OverflowPolicy.KEEP_LAST or self._executor.info.keeps_last_output:
-            return limit
-        if spec.output_limit.policy is not None:
-            raise InvalidArgumentError(
-                "spec.output_limit.policy",
-                "KEEP_LAST is not possible here: the file system of the server's state directory cannot give back the "
-                "beginning of a file; take STOP or DROP",
-            )
-        return replace(limit, policy=OverflowPolicy.DROP)
 
     async def _take_back(self, live: LiveJob) -> None:
         """Undo a start that cannot be made durable."""

@@ -226,7 +226,7 @@ def test_a_daemon_that_has_gone_or_does_not_read_harms_nobody(talk: Talk) -> Non
 
 def content(directory: JobDir) -> bytes:
     """The output of a job."""
-    fd = directory.open_output()
+    fd = os.open("output", os.O_RDONLY, dir_fd=directory.fd)
     try:
         return os.pread(fd, 1000, 0)
     finally:
@@ -253,7 +253,7 @@ user = dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
 launch = dict(env={{"PATH": "/bin:/usr/bin"}}, cgroup=None, boot_id="", sync=True, **user)
 directory.write("spec", {{"job": job_record(job), "launch": launch}}, sync=False)
 sandbox.default_signals()
-output = dict(mode="COMBINED", limit=None, policy=None, reserve=0, splice=True)
+output = dict(mode="COMBINED", limit=None, policy=None, reserve=0, splice=True, holes=True)
 job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, output=output, sync=True)
 listener, connection = directory.listen(), directory.connect()
 connection.send(protocol.encode({{"op": "start", "job": job}}))
