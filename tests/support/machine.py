@@ -8,7 +8,7 @@ import signal
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypedDict
 
 from jobworker.client import AsyncClient
 from tests.support.pki import Authority
@@ -16,6 +16,15 @@ from tests.support.server import Server, running_server
 
 END_LIMIT = 30  # seconds; it takes milliseconds
 ECHO = 'while read -r line; do echo "$line"; done <"$0"; exit 7'
+
+
+class ClientArguments(TypedDict):
+    """Those of an `AsyncClient`, with paths, so that they can be told to another process."""
+
+    server: str
+    ca: str
+    cert: str
+    key: str
 
 
 class Machine:
@@ -37,9 +46,9 @@ class Machine:
             pass
 
     @contextmanager
-    def server(self, *, stop_jobs: bool = False) -> Generator[Server]:
+    def server(self, *flags: str, stop_jobs: bool = False) -> Generator[Server]:
         """The next server; see `running_server`."""
-        flags = ("--listen", f"127.0.0.1:{self._port}", "--audit-log", "off")
+        flags = ("--listen", f"127.0.0.1:{self._port}", "--audit-log", "off", *flags)
         with running_server(self.directory, *flags, authority=self.authority, stop_jobs=stop_jobs) as server:
             self._port = server.port
             yield server
@@ -47,11 +56,18 @@ class Machine:
     @asynccontextmanager
     async def client(self, name: str = "alice") -> AsyncGenerator[AsyncClient]:
         """A client of whichever server is there."""
-        credential = self.authority.client(name, roles="user")
-        address = f"127.0.0.1:{self._port}"
-        ca = self.authority.certificate
-        async with AsyncClient(address, ca=ca, cert=credential.certificate, key=credential.key) as client:
+        async with AsyncClient(**self.client_arguments(name)) as client:
             yield client
+
+    def client_arguments(self, name: str = "alice") -> ClientArguments:
+        """What a client of whichever server is there is made with."""
+        files = self.authority.client(name, roles="user").write(self.directory, name)
+        return {
+            "server": f"127.0.0.1:{self._port}",
+            "ca": str(self.directory / "ca.crt"),
+            "cert": str(files.certificate),
+            "key": str(files.key),
+        }
 
 
 class Script:
