@@ -259,6 +259,7 @@ def filter_message(where: JobFilter, *, page_size: int = 0, page_token: str | No
         labels=where.labels,
         created_after=None if where.created_after is None else time_message(where.created_after),
         created_before=None if where.created_before is None else time_message(where.created_before),
+        id_prefix=where.id_prefix or "",
     )
 
 
@@ -271,6 +272,7 @@ def filter_from(message: pb.ListJobsRequest) -> JobFilter:
         labels=dict(message.labels),
         created_after=time_from(message.created_after, "created_after") if after else None,
         created_before=time_from(message.created_before, "created_before") if before else None,
+        id_prefix=message.id_prefix or None,
     )
 
 

@@ -44,10 +44,17 @@ def complete_job_id(ctx: click.Context, incomplete: str) -> list[CompletionItem]
     from jobworker.cli.exits import CliError
     from jobworker.cli.session import ask
     from jobworker.cli.view import command_line
+    from jobworker.core.errors import InvalidArgumentError
+    from jobworker.core.query import JobFilter
+
+    try:
+        where = JobFilter(id_prefix=incomplete)
+    except InvalidArgumentError:  # too short to look for; it may be the beginning of one of the newest
+        where = JobFilter()
 
     async def newest(client: AsyncClient) -> list[CompletionItem]:
         found: list[CompletionItem] = []
-        async with aclosing(client.list(page_size=_OFFERED)) as jobs:
+        async with aclosing(client.list(where, page_size=_OFFERED)) as jobs:
             seen = 0
             async for job in jobs:
                 if job.id.startswith(incomplete):

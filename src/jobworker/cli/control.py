@@ -1,7 +1,8 @@
-"""`jobworker stop`, `signal`, `pause`, `resume` and `remove`: act on a job."""
+"""`jobworker stop`, `signal`, `pause`, `resume` and `remove`: act on jobs."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -9,24 +10,27 @@ import click
 
 from jobworker.cli import text
 from jobworker.cli.exits import CliError, code_of
-from jobworker.cli.options import client_options, examples, job_argument, job_ids, output_option
-from jobworker.cli.params import Duration, Signal, Utf8
+from jobworker.cli.job_ids import ask_about, full_id
+from jobworker.cli.options import client_options, examples, job_arguments, output_option
+from jobworker.cli.params import Duration, JobId, Signal
 from jobworker.cli.session import ask
 
 if TYPE_CHECKING:
     from jobworker.client import AsyncClient
     from jobworker.core.job import Job
 
+_AT_A_TIME = 64  # stops under way, of the 256 that a user may have by default
+
 
 @click.command(
     epilog=examples(
         "jobworker stop ID",
-        "jobworker stop ID --grace 1m --signal INT",
+        "jobworker stop ID1 ID2 --grace 1m --signal INT",
         "jobworker stop ID --grace 0    (kill it at once)",
         "jobworker stop -j ID    (older form)",
     )
 )
-@job_argument
+@job_arguments
 @click.option(
     "--grace", type=Duration(), default="10s", show_default=True, help="How long it may take before it is killed."
 )
@@ -35,18 +39,21 @@ if TYPE_CHECKING:
 )
 @output_option
 @client_options
-def stop(job_id: str, grace: timedelta, number: int, output: str) -> None:
-    """Stop a job and all of its processes.
+def stop(job_ids: Sequence[str], grace: timedelta, number: int, output: str) -> None:
+    """Stop jobs, each with all of its processes.
 
-    Returns when it has ended. Stopping a job that was stopped already does nothing; one that has ended by itself is an
-    error. The stop goes on if you leave.
+    Returns when they have ended. Stopping a job that was stopped already does nothing; one that has ended by itself is
+    an error, which does not keep the others. The stop goes on if you leave.
     """
-    job = ask(lambda client: client.stop(job_id, grace=grace, signal=number))
-    _report(job, output, f"job {job.id} is stopped")
+
+    async def stop_it(client: AsyncClient, job_id: str) -> None:
+        _report(await client.stop(job_id, grace=grace, signal=number), output, "job {id} is stopped")
+
+    _for_each(job_ids, stop_it)
 
 
 @click.command(epilog=examples("jobworker signal ID HUP", "jobworker signal ID SIGUSR1", "jobworker signal ID 9"))
-@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
+@click.argument("job_id", metavar="ID", type=JobId())
 @click.argument("number", metavar="SIGNAL", type=Signal())
 @client_options
 def signal(job_id: str, number: int) -> None:
@@ -54,59 +61,90 @@ def signal(job_id: str, number: int) -> None:
 
     To the process group of its first process, as a terminal would.
     """
-    ask(lambda client: client.signal(job_id, number))
+    ask_about(job_id, lambda client, found: client.signal(found, number))
 
 
-@click.command(epilog=examples("jobworker pause ID"))
-@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
+@click.command(epilog=examples("jobworker pause ID", "jobworker pause ID1 ID2"))
+@job_arguments
 @output_option
 @client_options
-def pause(job_id: str, output: str) -> None:
-    """Have a job stand still until it is resumed.
+def pause(job_ids: Sequence[str], output: str) -> None:
+    """Have jobs stand still until they are resumed.
 
-    All of its processes, and its time limit with them. A paused job can be stopped.
+    All of their processes, and their time limits with them. A paused job can be stopped.
     """
-    job = ask(lambda client: client.pause(job_id))
-    _report(job, output, f"job {job.id} is paused; `jobworker resume {job.id}` lets it go on")
+
+    async def pause_it(client: AsyncClient, job_id: str) -> None:
+        _report(await client.pause(job_id), output, "job {id} is paused; `jobworker resume {id}` lets it go on")
+
+    _for_each(job_ids, pause_it)
 
 
-@click.command(epilog=examples("jobworker resume ID"))
-@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
+@click.command(epilog=examples("jobworker resume ID", "jobworker resume ID1 ID2"))
+@job_arguments
 @output_option
 @client_options
-def resume(job_id: str, output: str) -> None:
-    """Let a paused job go on."""
-    job = ask(lambda client: client.resume(job_id))
-    _report(job, output, f"job {job.id} goes on")
+def resume(job_ids: Sequence[str], output: str) -> None:
+    """Let paused jobs go on."""
+
+    async def resume_it(client: AsyncClient, job_id: str) -> None:
+        _report(await client.resume(job_id), output, "job {id} goes on")
+
+    _for_each(job_ids, resume_it)
 
 
 @click.command(epilog=examples("jobworker remove ID", "jobworker remove ID1 ID2 ID3"))
-@click.argument("job_ids", metavar="ID...", type=Utf8(), nargs=-1, required=True, shell_complete=job_ids)
+@job_arguments
 @client_options
-def remove(job_ids: tuple[str, ...]) -> None:
+def remove(job_ids: Sequence[str]) -> None:
     """Forget ended jobs and delete their output.
 
     One that cannot be removed does not keep the others; the exit code tells of it.
     """
 
-    async def remove_all(client: AsyncClient) -> list[tuple[str, int]]:
-        from jobworker.core.errors import JobworkerError, ServerUnavailableError
+    async def remove_it(client: AsyncClient, job_id: str) -> None:
+        await client.remove(job_id)
 
-        failures: list[tuple[str, int]] = []
-        for job_id in job_ids:
+    _for_each(job_ids, remove_it)
+
+
+def _for_each(job_ids: Sequence[str], act: Callable[[AsyncClient, str], Awaitable[None]]) -> None:
+    """Do something to these jobs at the same time. One that refuses keeps no other; raises `CliError` then."""
+    problems = ask(lambda client: _problems(client, job_ids, act))
+    for problem in problems[:-1]:
+        text.say(str(problem))
+    if problems:
+        raise problems[-1]
+
+
+async def _problems(
+    client: AsyncClient, job_ids: Sequence[str], act: Callable[[AsyncClient, str], Awaitable[None]]
+) -> list[CliError]:
+    import asyncio
+
+    from jobworker.cli.option_names import with_options
+    from jobworker.core.errors import JobworkerError, ServerUnavailableError
+
+    at_a_time = asyncio.Semaphore(_AT_A_TIME)
+
+    async def act_on(given: str) -> CliError | None:
+        async with at_a_time:
             try:
-                await client.remove(job_id)
-            except ServerUnavailableError:
+                await act(client, await full_id(client, given))
+            except ServerUnavailableError:  # which all of them would say
                 raise
             except JobworkerError as error:
-                failures.append((str(error), code_of(error)))
-        return failures
+                return CliError(with_options(error), code_of(error))
+            except CliError as error:
+                return error
+        return None
 
-    failures = ask(remove_all)
-    for problem, _code in failures[:-1]:
-        text.say(problem)
-    if failures:
-        raise CliError(*failures[-1])
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(act_on(given)) for given in job_ids]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [problem for task in tasks if (problem := task.result())]
 
 
 def _report(job: Job, output: str, done: str) -> None:
@@ -116,4 +154,4 @@ def _report(job: Job, output: str, done: str) -> None:
 
         print_job(job, output)
     else:
-        text.say(done)
+        text.say(done.format(id=job.id))

@@ -37,10 +37,12 @@ class CliError(Exception):
         self.code = code
 
 
-def code_of(error: JobworkerError) -> int:
-    """The exit code for an error of a call."""
+def code_of(error: JobworkerError | CliError) -> int:
+    """The exit code for an error."""
     from jobworker.core.errors import CommandNotStartedError, ServerUnavailableError
 
+    if isinstance(error, CliError):
+        return error.code
     if isinstance(error, ServerUnavailableError):
         return UNASKED
     if isinstance(error, CommandNotStartedError) and error.stage in ("exec", "interpreter"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli import text
+from jobworker.cli.job_ids import ask_about
 from jobworker.cli.options import client_options, examples, filter_options, job_argument, output_option
 from jobworker.cli.params import Moment, Utf8
 from jobworker.cli.session import ask
@@ -33,7 +34,7 @@ def status(job_id: str, output: str) -> None:
     """Show one job: where it is, what it has used, and if it has ended, how."""
     from jobworker.cli.usage import job_and_usage
 
-    job, usage = ask(lambda client: job_and_usage(client, job_id))
+    job, usage = ask_about(job_id, job_and_usage)
 
     from jobworker.cli.view import print_job
 

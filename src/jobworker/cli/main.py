@@ -36,10 +36,10 @@ SECTIONS = {
         "wait": _at("watch:wait", "Wait for a job's end and exit with its code."),
     },
     "Act": {
-        "stop": _at("control:stop", "Stop a job and all of its processes."),
+        "stop": _at("control:stop", "Stop jobs, each with all of its processes."),
         "signal": _at("control:signal", "Send a signal to a job's processes."),
-        "pause": _at("control:pause", "Have a job stand still until it is resumed."),
-        "resume": _at("control:resume", "Let a paused job go on."),
+        "pause": _at("control:pause", "Have jobs stand still until they are resumed."),
+        "resume": _at("control:resume", "Let paused jobs go on."),
         "update": _at("update:update", "Change the limits of a running job."),
         "remove": _at("control:remove", "Forget ended jobs and delete their output."),
     },

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from jobworker.cli.exits import INTERRUPTED, NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED, UNASKED, CliError
-from jobworker.cli.params import Assignment, Duration, Utf8
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+from jobworker.cli.params import Assignment, Duration, JobId
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -97,29 +94,37 @@ reconnect_option = click.option(
 )
 
 
-def job_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The newest jobs whose id a shell may complete this to; none if the server does not say."""
-    from jobworker.cli.completion import complete_job_id
-
-    return complete_job_id(ctx, incomplete)
-
-
 def job_argument(command: Decorated) -> Decorated:
     """The id of a job, as an argument or in the older form, `-j ID`; the command gets it as `job_id`."""
 
     def choose(ctx: click.Context, _param: click.Parameter, value: str | None) -> str:
-        older = ctx.params.pop("older_job_id", None)
-        if value and older:
-            raise click.UsageError("give the id of one job, either as an argument or with -j", ctx)
-        if not (value or older):
-            raise click.UsageError("give the id of a job; `jobworker list` shows them", ctx)
-        return value or older
+        return _with_older(ctx, () if value is None else (value,))[0]
 
-    command = click.argument(
-        "job_id", metavar="ID", type=Utf8(), required=False, callback=choose, shell_complete=job_ids
-    )(command)
-    # eager, so that it is known when the argument is looked at
-    return click.option("-j", "older_job_id", type=Utf8(), metavar="ID", is_eager=True, hidden=True)(command)
+    argument = click.argument("job_id", metavar="ID", type=JobId(), required=False, callback=choose)
+    return _older_job_id(argument(command))
+
+
+def job_arguments(command: Decorated) -> Decorated:
+    """As `job_argument`, of one job or several; the command gets them as `job_ids`, each once."""
+
+    def choose(ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _with_older(ctx, tuple(dict.fromkeys(values)))
+
+    argument = click.argument("job_ids", metavar="ID...", type=JobId(), nargs=-1, callback=choose)
+    return _older_job_id(argument(command))
+
+
+# eager, so that it is known when the argument is looked at
+_older_job_id = click.option("-j", "older_job_id", type=JobId(), metavar="ID", is_eager=True, hidden=True)
+
+
+def _with_older(ctx: click.Context, given: tuple[str, ...]) -> tuple[str, ...]:
+    older = ctx.params.pop("older_job_id", None)
+    if given and older:
+        raise click.UsageError("give the id of one job with -j, or as an argument", ctx)
+    if not (given or older):
+        raise click.UsageError("give the id of a job; `jobworker list` shows them", ctx)
+    return given or (older,)
 
 
 class JobExitCommand(click.Command):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _CLOCK = re.compile(r"\d\d:\d\d")
@@ -131,3 +135,24 @@ class Utf8(click.ParamType[str]):
         except UnicodeEncodeError:
             self.fail(f"{text!r} is not UTF-8", param, ctx)
         return text
+
+
+class JobId(Utf8):
+    """The id of a job, or its beginning; a shell completes it."""
+
+    name = "id"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check that it can be one."""
+        from jobworker.core.query import MIN_ID_PREFIX
+
+        text = super().convert(value, param, ctx)
+        if len(text) < MIN_ID_PREFIX:
+            self.fail(f"{text!r} is too short; give at least {MIN_ID_PREFIX} characters of the id", param, ctx)
+        return text
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 -- click's own
+        """The newest jobs whose id begins so; none if the server does not say."""
+        from jobworker.cli.completion import complete_job_id
+
+        return complete_job_id(ctx, incomplete)

@@ -13,8 +13,9 @@ import click
 
 from jobworker.cli import text
 from jobworker.cli.exits import CliError
-from jobworker.cli.options import client_options, examples, job_ids, output_option
-from jobworker.cli.params import Duration, Utf8
+from jobworker.cli.job_ids import ask_about
+from jobworker.cli.options import client_options, examples, output_option
+from jobworker.cli.params import Duration, JobId, Utf8
 from jobworker.cli.session import ask
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ interval_option = click.option(
         "jobworker stats ID --output json | jq .usage.memory_peak_bytes",
     )
 )
-@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
+@click.argument("job_id", metavar="ID", type=JobId())
 @click.option("--follow", is_flag=True, help="Look again and again until the job has ended.")
 @interval_option
 @output_option
@@ -50,7 +51,11 @@ def stats(job_id: str, follow: bool, interval: timedelta, output: str) -> None: 
     Up to now or, if it has ended, in all. It is read from the kernel at this moment; what the kernel does not tell is
     left out, or null. With --follow a line a look, and with --output json an object a line.
     """
-    ask(lambda client: _follow(client, job_id, interval, output) if follow else _look(client, job_id, output))
+
+    async def look(client: AsyncClient, found: str) -> None:
+        await (_follow(client, found, interval, output) if follow else _look(client, found, output))
+
+    ask_about(job_id, look)
 
 
 async def _look(client: AsyncClient, job_id: str, output: str) -> None:

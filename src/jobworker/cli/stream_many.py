@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from jobworker.cli import text
 from jobworker.cli.exits import CliError, code_of
+from jobworker.cli.job_ids import full_id
 from jobworker.cli.job_output import missing
 from jobworker.cli.lines import JobLines, on_terminal, prefixes
 from jobworker.cli.raw_output import RawOutput
@@ -39,7 +40,7 @@ async def stream_many(  # noqa: PLR0913 -- what is asked for, by keyword
     if from_end:
         selection = selection | {"tail": None}
     many = _ManyStreams(client, RawOutput().write)
-    jobs = [job async for job in many.find(which)]
+    jobs = list({job.id: job async for job in many.find(which)}.values())
     if isinstance(which, JobFilter):
         jobs.reverse()  # the newest last, as in the output of one job
         if not jobs:
@@ -106,11 +107,11 @@ class _ManyStreams:
                 async for job in jobs:
                     yield job
             return
-        for job_id in which:
+        for given in which:
             try:
-                yield await self._client.get(job_id)
-            except JobworkerError as error:
-                self._tell(job_id, error)
+                yield await self._client.get(await full_id(self._client, given))
+            except (JobworkerError, CliError) as error:
+                self._tell(given, error)
 
     async def copy(self, outputs: Sequence[_Output]) -> None:
         """Write all that there is and will be."""
@@ -152,7 +153,7 @@ class _ManyStreams:
         if follow or not output.followed:
             await self._write(output.end())
 
-    def _tell(self, job_id: str, error: JobworkerError) -> None:
+    def _tell(self, job_id: str, error: JobworkerError | CliError) -> None:
         """Say what is wrong with one job; raises it where it is not only with that one."""
         if isinstance(error, ServerUnavailableError):
             raise error

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from jobworker.cli import text
+from jobworker.cli.job_ids import ask_about
 from jobworker.cli.limit_options import DEFAULT, SIZES, LimitOptions, limit_options, limits_from, with_limits
-from jobworker.cli.options import client_options, examples, job_ids, output_option
-from jobworker.cli.params import Utf8
-from jobworker.cli.session import ask
+from jobworker.cli.options import client_options, examples, output_option
+from jobworker.cli.params import JobId
 from jobworker.core.limit_options import OPTIONS
 from jobworker.core.limits import IoLimit
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         "jobworker update ID --memory default    (what the server gives where nothing is said)",
     )
 )
-@click.argument("job_id", metavar="ID", type=Utf8(), shell_complete=job_ids)
+@click.argument("job_id", metavar="ID", type=JobId())
 @limit_options(for_update=True)
 @output_option
 @client_options
@@ -42,7 +42,7 @@ def update(job_id: str, output: str, **options: Unpack[LimitOptions]) -> None:
     said = {name: value for name, value in options.items() if value is not None}
     if not said.keys() - {"io_device"}:
         raise click.UsageError("say what is to change, such as --memory 4G", click.get_current_context())
-    job = ask(lambda client: _update(client, job_id, said))
+    job = ask_about(job_id, lambda client, found: _update(client, found, said))
     if output == "json":
         from jobworker.cli.view import print_job
 

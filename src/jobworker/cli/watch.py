@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from jobworker.cli.exits import JOB_CODES, CliError
+from jobworker.cli.job_ids import ask_about, full_id
 from jobworker.cli.options import (
     JobExitCommand,
     client_options,
@@ -18,7 +19,7 @@ from jobworker.cli.options import (
     output_option,
     reconnect_option,
 )
-from jobworker.cli.params import Utf8
+from jobworker.cli.params import JobId
 from jobworker.cli.run import finish
 from jobworker.cli.selection_options import SelectionOptions, check_selection, selection_from, selection_options
 from jobworker.cli.session import ask
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
         "jobworker stream -j ID    (older form)",
     )
 )
-@click.argument("job_ids", metavar="[ID]...", type=Utf8(), nargs=-1)
-@click.option("-j", "older_job_id", type=Utf8(), metavar="ID", hidden=True)
+@click.argument("job_ids", metavar="[ID]...", type=JobId(), nargs=-1)
+@click.option("-j", "older_job_id", type=JobId(), metavar="ID", hidden=True)
 @filter_options("Instead of ids: the jobs")
 @selection_options
 @click.option(
@@ -89,9 +90,10 @@ def stream(  # noqa: PLR0913, PLR0917 -- one for each option; click gives them b
         if isinstance(which, str) and not prefixed:
             from jobworker.cli.job_output import JobOutput
 
+            job_id = await full_id(client, which)
             if options["stdout_only"] or options["stderr_only"]:
-                await _check_split(client, which)
-            output = client.stream(which, options["offset"], follow=follow, **selection)
+                await _check_split(client, job_id)
+            output = client.stream(job_id, options["offset"], follow=follow, **selection)
             await JobOutput(timestamps=options["timestamps"]).copy(output)
             return 0
         from jobworker.cli.stream_many import stream_many
@@ -146,7 +148,7 @@ def wait(job_id: str, output: str, reconnect_timeout: timedelta) -> int:
 
     As `jobworker run` does. Leaving does not touch the job.
     """
-    job = ask(lambda client: client.wait(job_id), reconnect=reconnect_timeout)
+    job = ask_about(job_id, lambda client, found: client.wait(found), reconnect=reconnect_timeout)
     if output == "json":
         from jobworker.cli.view import print_job
 

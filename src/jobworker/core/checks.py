@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar, cast
@@ -36,6 +36,14 @@ def word(field: str, value: object, kind: type[Word]) -> Word:
     if member is None:
         raise InvalidArgumentError(field, f"{value!r} is none of {', '.join(kind.__members__)}")
     return member
+
+
+def words(field: str, value: object, kind: type[Word]) -> frozenset[Word]:
+    """Members of an enumeration: some, or one alone, each also given as its name. Raises `InvalidArgumentError`."""
+    if isinstance(value, str):  # a collection of texts, too: of its characters
+        value = (value,)
+    some = cast("Iterable[object]", of_type(field, value, Iterable, "collection of names"))
+    return frozenset(word(field, one, kind) for one in some)
 
 
 def duration(field: str, value: object) -> timedelta:

@@ -6,13 +6,11 @@ those that could not be kept count, too. So an offset means the same byte everyw
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import cast
 
-from jobworker.core.checks import aware, of_type, word
+from jobworker.core.checks import aware, of_type, word, words
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.units import format_size
 
@@ -151,7 +149,7 @@ class Selection:
     times: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "streams", _streams(self.streams))  # frozen for everybody else
+        object.__setattr__(self, "streams", words("streams", self.streams, Stream))  # frozen for everybody else
         of_type("offset", self.offset, int, "whole number of bytes")
         of_type("times", self.times, bool, "True or False")
         if self.tail is not None:
@@ -170,11 +168,3 @@ class Selection:
     def raw(self) -> bool:
         """Whether the bytes alone tell what belongs to it, without the index of their times and streams."""
         return not (self.streams or self.since or self.until or self.times)
-
-
-def _streams(wanted: object) -> frozenset[Stream]:
-    """The streams that are wanted: some, or one alone; each may be given as its name."""
-    if isinstance(wanted, str):  # a collection of texts, too: of its characters
-        wanted = (wanted,)
-    some = cast("Iterable[object]", of_type("streams", wanted, Iterable, "collection of streams"))
-    return frozenset(word("streams", one, Stream) for one in some)

@@ -50,6 +50,7 @@ def _digest(position: bytes, where: JobFilter) -> bytes:
         sorted(where.labels.items()),
         _time(where.created_after),
         _time(where.created_before),
+        where.id_prefix,
     ]
     return hashlib.sha256(json.dumps(conditions).encode() + position).digest()[:_DIGEST_BYTES]
 

@@ -1,7 +1,8 @@
 """Pages of jobs out of SQLite, at the same small cost whatever the filter and however many jobs there are.
 
 A list is a merge of one index range for each state. SQLite merges ordered ranges lazily, so a page costs its own rows
-and no more. Only a filter by several labels reads further: along the rarest of them, past jobs that lack another.
+and no more. Only a filter by several labels reads further: along the rarest of them, past jobs that lack another. The
+beginning of an id leads to so few jobs that all of them are read and sorted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def read_page(connection: sqlite3.Connection, where: JobFilter, *, size: int, to
     position = None if token is None else page_token.decode(token, where)
     if len(where.labels) > MAX_LABELS:  # no job has as many; and SQLite takes only so many conditions
         return JobPage(jobs=())
-    text, parameters = page_query(where, label=_rarest_label(connection, where), position=position, limit=size + 1)
+    label = None if where.id_prefix else _rarest_label(connection, where)
+    text, parameters = page_query(where, label=label, position=position, limit=size + 1)
     jobs: list[Job] = []
     spec_bytes = 0
     with closing(connection.execute(text, parameters)) as rows:
@@ -50,7 +52,8 @@ def read_page(connection: sqlite3.Connection, where: JobFilter, *, size: int, to
 def page_query(where: JobFilter, *, label: str | None, position: Position | None, limit: int) -> tuple[str, Parameters]:
     """The query for the jobs after a position of the list, as rows of `COLUMNS`, and its parameters.
 
-    `label` is the key of the label whose index is read, one of the filter's; `None` where the filter has none.
+    `label` is the key of the label whose index is read, one of the filter's; `None` where the filter has none, or has
+    a prefix of ids: then the index of these is read.
     """
     before_time, before_id = _upper_bound(where, position)
     parameters: Parameters = {"before_time": before_time, "before_id": before_id, "limit": limit}
@@ -64,6 +67,10 @@ def page_query(where: JobFilter, *, label: str | None, position: Position | None
         f"(listed.create_time, {job_id}) < (:before_time, :before_id)",
         "start_time IS NOT NULL",
     ]
+    if where.id_prefix is not None:
+        source += " INDEXED BY sqlite_autoindex_jobs_1"  # SQLite cannot know that the prefix is the rarest condition
+        parameters |= {"prefix": where.id_prefix, "after_prefix": f"{where.id_prefix}~"}
+        conditions.append("listed.id BETWEEN :prefix AND :after_prefix")
     if where.owner is not None:
         parameters["owner"] = where.owner
         conditions.append("listed.owner = :owner")

@@ -118,7 +118,7 @@ def test_older_forms(alice: Program) -> None:
 def test_one_id(alice: Program) -> None:
     """An id has to be given, once."""
     assert "give the id of a job" in alice("status", code=2).complaint
-    assert "one job" in alice("status", "a", "-j", "b", code=2).complaint
+    assert "one job" in alice("status", "id-a", "-j", "id-b", code=2).complaint
     assert "give the id of a job" in alice("wait", code=125).complaint
 
 

@@ -154,10 +154,10 @@ def test_a_job_that_is_not_there(server: Server, alice: Program) -> None:
 @pytest.mark.parametrize(
     "words, complaint",
     [
-        (["a", "b", "--offset", "1"], "--offset is for one job"),
+        (["id-a", "id-b", "--offset", "1"], "--offset is for one job"),
         (["--label", "a=b", "--offset", "1"], "--offset is for one job"),
-        (["a", "--label", "a=b"], "not both"),
-        (["-j", "a", "b"], "-j"),
+        (["id-a", "--label", "a=b"], "not both"),
+        (["-j", "id-a", "id-b"], "-j"),
         ([], "give the id of a job"),
     ],
 )

@@ -240,6 +240,7 @@ def test_the_wire_has_every_state_and_cause() -> None:
             labels={"team": "ml"},
             created_after=NOON,
             created_before=NOON + timedelta(days=1),
+            id_prefix="0123-4",
         ),
     ],
 )

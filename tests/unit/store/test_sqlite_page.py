@@ -6,7 +6,7 @@ import itertools
 import random
 import uuid
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -73,6 +73,7 @@ def expected(jobs: list[Job], where: JobFilter) -> list[Job]:
         and where.labels.items() <= job.spec.labels.items()
         and (where.created_after is None or job.create_time >= where.created_after)
         and (where.created_before is None or job.create_time < where.created_before)
+        and job.id.startswith(where.id_prefix or "")
     ]
     return sorted(chosen, key=lambda job: (job.create_time, job.id), reverse=True)
 
@@ -105,6 +106,25 @@ async def test_every_filter_gives_exactly_its_jobs(
         assert jobs_of(pages) == expected(jobs, where)
         assert all(len(page.jobs) == 7 for page in pages[:-1])
         assert pages[-1].jobs or len(pages) == 1, "a token has to lead to something"
+
+
+@pytest.mark.parametrize("owner", [None, "ada"])
+@pytest.mark.parametrize("labels", LABELS[:3], ids=str)
+async def test_the_beginning_of_an_id(store: SqliteStore, owner: str | None, labels: dict[str, str]) -> None:
+    """It holds for the jobs whose id begins so, together with all other conditions, and page by page."""
+    like = [str(uuid.UUID(int=(0xABCD << 112) + number)) for number in range(40)]
+    near = [f"{begin}-0000-4000-8000-000000000000" for begin in ("abcc" + 4 * "f", "abce" + 4 * "0")]
+    jobs = [
+        replace(job, id=job_id)
+        for job, job_id in zip(
+            jobs_of_all_kinds(100), [*near, *like, *(str(uuid.uuid4()) for _ in range(58))], strict=True
+        )
+    ]
+    for job in jobs:
+        await store.add(job)
+    for prefix, states in itertools.product(["abcd", like[0][:30], like[7]], STATES):
+        where = JobFilter(states=states, owner=owner, labels=labels, id_prefix=prefix)
+        assert jobs_of(await walk(store, where, 3)) == expected(jobs, where)
 
 
 async def test_a_list_does_not_depend_on_the_order_of_adding(store: SqliteStore) -> None:
@@ -169,6 +189,7 @@ OTHER_FILTERS = {
     "labels": JobFilter(labels={"team": "physics"}),
     "created_after": JobFilter(created_after=NOON - SECOND),
     "created_before": JobFilter(created_before=NOON + SECOND),
+    "id_prefix": JobFilter(id_prefix="abcd"),
 }
 
 
@@ -176,7 +197,7 @@ OTHER_FILTERS = {
 async def test_a_token_belongs_to_its_filter(store: SqliteStore, field: str) -> None:
     """A token of a list with one other condition, whichever, is refused with the name of the field."""
     for _ in range(3):
-        await store.add(started(accepted_job(labels={"team": "physics"})))
+        await store.add(started(accepted_job(job_id=f"abcd{uuid.uuid4()}"[:36], labels={"team": "physics"})))
     first, second = JobFilter(), OTHER_FILTERS[field]
     for here, there in ((first, second), (second, first)):
         token = (await store.page(here, size=1)).next_page_token

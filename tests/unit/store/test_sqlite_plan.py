@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable
@@ -78,6 +79,17 @@ async def test_every_list_is_read_from_an_index(
             plan = await watched.plan(watched.store.page(where, size=1, token=token))
             assert_direct(plan)
             assert sum(index in step for step in plan) >= len(states or JobState), plan
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=str)
+async def test_the_beginning_of_an_id_goes_to_its_rows(watched: Watched, labels: dict[str, str]) -> None:
+    """Whatever else is asked for, only jobs whose id begins so are read; these are sorted."""
+    for owner, states in itertools.product([None, "ada"], STATES):
+        where = JobFilter(states=states, owner=owner, labels=labels, id_prefix="abcd")
+        plan = await watched.plan(watched.store.page(where, size=1))
+        ranges = [step for step in plan if "listed" in step]
+        assert len(ranges) == len(states or JobState)
+        assert all("(id>? AND id<?)" in step for step in ranges), plan
 
 
 async def test_every_other_call_goes_to_its_rows(watched: Watched) -> None:
