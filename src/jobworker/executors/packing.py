@@ -125,7 +125,8 @@ def _write_compressed(directory: JobDir, raw: GrowingFile, reserve: int) -> None
     with os.fdopen(fd, "wb") as file:
         for frame in compressed(_blocks(raw, kept(gaps, size))):
             there = os.fstatvfs(fd)
-            if there.f_bavail * there.f_frsize < reserve + len(frame):
+            # Without a size it does not say: ramfs and some in the network.
+            if there.f_blocks and there.f_bavail * there.f_frsize < reserve + len(frame):
                 raise OSError(errno.ENOSPC, "there is no room to compress output")
             file.write(frame)
         file.flush()

@@ -210,12 +210,22 @@ async def test_removing_a_job_does_not_cut_off_its_reader(worker: Worker) -> Non
 @pytest.mark.parametrize("reserve", [0, 100_000])
 def test_a_full_disk_stops_no_job(shared: Path, reserve: int) -> None:
     """What cannot be kept is a gap at its place; what comes once there is room is kept; a reserve is for records."""
-    mounted = shared / "disk"
-    mounted.mkdir()
-    program = f"{sys.executable} -m tests.support.full_disk {mounted} {reserve}"
-    command = f"mount -t tmpfs -o size=2m none {mounted} && exec {program}"
+    assert on_a_disk(shared / "disk", "-t tmpfs -o size=2m", "full_disk", str(reserve)) == "all is well"
+
+
+@needs_root
+@pytest.mark.timeout(60)
+def test_the_newest_output_is_kept_where_no_holes_can_be_made(shared: Path) -> None:
+    """In segments: the limit, the offsets, the index, what comes after a restart and compression are as elsewhere."""
+    assert on_a_disk(shared / "disk", "-t ramfs", "no_holes") == "all is well"
+
+
+def on_a_disk(folder: Path, options: str, program: str, *arguments: str) -> str:
+    """The last line that a program of `tests.support` says with a file system of its own at a folder, which is new."""
+    folder.mkdir()
+    said = " ".join([sys.executable, "-m", f"tests.support.{program}", str(folder), *arguments])
     tried = subprocess.run(
-        ["unshare", "-m", "sh", "-c", command],
+        ["unshare", "-m", "sh", "-c", f"mount {options} none {folder} && exec {said}"],
         cwd=Path(__file__).parents[3],
         check=False,
         capture_output=True,
@@ -224,5 +234,5 @@ def test_a_full_disk_stops_no_job(shared: Path, reserve: int) -> None:
     if "unshare failed" in tried.stderr or "mount:" in tried.stderr:
         pytest.skip(f"no file system can be mounted here: {tried.stderr.strip()}")
     assert tried.returncode == 0, tried.stderr
-    assert not list(mounted.iterdir())
-    assert tried.stdout.splitlines()[-1] == "all is well"
+    assert not list(folder.iterdir())
+    return tried.stdout.splitlines()[-1]

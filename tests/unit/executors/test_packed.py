@@ -19,6 +19,7 @@ from jobworker.executors.seekable import FRAME_BYTES
 from jobworker.runtime import jobdir
 from jobworker.runtime.gaps import GapWriter
 from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime.segments import HoledFile, Segments, size_of
 
 DICE = random.Random(2)  # noqa: S311 - the same bytes every time
 EXIT = {"end": {"time": datetime.now(UTC).isoformat()}}
@@ -27,19 +28,29 @@ EXIT = {"end": {"time": datetime.now(UTC).isoformat()}}
 class Directory:
     """The directory of a job that has ended, with what it wrote."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, segment: int | None = None) -> None:
         self.path = path
         self._directory = JobDir.create(path)
         self._directory.write(jobdir.EXIT, EXIT, sync=False)
-        self.fd = self._directory.create_output()
+        if segment is None:
+            self.file = HoledFile(self._directory.create_output(), 4096)
+        else:
+            self.file = Segments(jobdir.OUTPUT, segment, dir_fd=self._directory.fd)
         self.gaps = GapWriter(self._directory)
         self.end = 0
 
     def keep(self, size: int) -> None:
         """So many random bytes."""
-        os.pwrite(self.fd, DICE.randbytes(size), self.end)
-        self.end += size
+        while size:
+            length = min(size, 300_000)
+            os.pwrite(self.file.at(self.end), DICE.randbytes(length), self.end)
+            self.end += length
+            size -= length
         self.gaps.close()
+
+    def size(self) -> int:
+        """That of the file."""
+        return size_of(jobdir.OUTPUT, dir_fd=self._directory.fd)
 
     def lose(self, size: int, reason: GapReason) -> None:
         """So many bytes that could not be kept."""
@@ -50,7 +61,7 @@ class Directory:
     def close(self) -> None:
         """Close the files."""
         self._directory.close()
-        os.close(self.fd)
+        os.close(self.file.fd)
 
 
 @pytest.fixture
@@ -82,8 +93,9 @@ def whole(directory: Directory) -> None:
 def trimmed(directory: Directory) -> None:
     """The beginning has made room for the rest."""
     directory.keep(FRAME_BYTES + 10_000)
-    directory.gaps.trim(FRAME_BYTES + 5)
-    os.pwrite(directory.fd, bytes(FRAME_BYTES), 0)
+    first = directory.file.boundary(FRAME_BYTES + 5000)
+    directory.gaps.trim(first)
+    directory.file.free(first)
 
 
 def torn(directory: Directory) -> None:
@@ -97,18 +109,20 @@ def torn(directory: Directory) -> None:
     directory.end += 100  # which nobody knows what has become of
 
 
+@pytest.mark.parametrize("segment", [None, 400_000])
 @pytest.mark.parametrize("fill", [whole, trimmed, torn])
-async def test_compressed_output_is_read_as_the_raw_one(tmp_path: Path, growth: GrowthWatch, fill: object) -> None:
+async def test_compressed_output_is_read_as_the_raw_one(
+    tmp_path: Path, growth: GrowthWatch, fill: object, segment: int | None
+) -> None:
     """Bytes and gaps are the same ones from every offset, and what is missing takes no room."""
     assert callable(fill)
-    directory = Directory(tmp_path / "job")
+    directory = Directory(tmp_path / "job", segment=segment)
     fill(directory)
-    path, end = os.fsencode(directory.path), directory.end
+    path, end, size = os.fsencode(directory.path), directory.end, directory.size()
     raw = FileOutput(path, growth, indexed=False)
     with JobDir.open(directory.path) as opened:
         pack(opened, 0, "")
     assert sorted(file.name for file in directory.path.iterdir() if file.name != "gaps") == ["output.zst", "records"]
-    size = os.fstat(directory.fd).st_size
     packed = PackedOutput(path, LocalContent(path + b"/output.zst"), size=size)
     assert packed.extent() == raw.extent()
     for offset in (0, 4_000, FRAME_BYTES, FRAME_BYTES + 6, end - 1, end, *DICE.choices(range(end), k=20)):
@@ -116,3 +130,29 @@ async def test_compressed_output_is_read_as_the_raw_one(tmp_path: Path, growth: 
     assert (directory.path / "output.zst").stat().st_size <= raw.extent().kept + 10_000
     for output in (raw, packed, directory):
         output.close()
+
+
+async def test_segments_that_are_deleted_are_deleted_or_not_there(
+    tmp_path: Path, growth: GrowthWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deletion that is cut off leaves nothing that anybody takes for the output, and is finished by the next one."""
+    directory = Directory(tmp_path / "job", segment=400_000)
+    directory.keep(1_500_000)
+    unlink = os.unlink
+
+    def unlink_once(path: str, *, dir_fd: int) -> None:
+        unlink(path, dir_fd=dir_fd)
+        if path.isdigit():
+            raise InterruptedError
+
+    with JobDir.open(directory.path) as opened:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink_once)
+            with pytest.raises(InterruptedError):
+                pack(opened, 0, "")
+        assert len(list((directory.path / "output").iterdir())) == 2
+        with pytest.raises(FileNotFoundError):
+            FileOutput(os.fsencode(directory.path), growth, indexed=False)
+        pack(opened, 0, "")
+    assert sorted(file.name for file in directory.path.iterdir()) == ["output.zst", "records"]
+    directory.close()
