@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from jobworker.cli import text
+from jobworker.cli.exits import CliError
 from jobworker.cli.options import client_flags, examples, output_option, profile_fields
 from jobworker.cli.profiles import Profile, load_profiles, profiles_path, save_profiles
 
@@ -32,16 +34,35 @@ def profile() -> None:
 @profile_fields
 @click.pass_context
 def add(ctx: click.Context, name: str) -> None:
-    """Add a profile."""
+    """Add a profile.
+
+    Its files may come later; those that are there have to fit each other.
+    """
     path = profiles_path(os.environ)
     flags = client_flags(ctx)
-    files = {key: str(Path(flags[key]).absolute()) for key in ("ca", "cert", "key") if key in flags}
+    files = {role: str(Path(flags[role]).absolute()) for role in ("ca", "cert", "key") if role in flags}
+    missing = [file for file in files.values() if not Path(file).exists()]
+    _check({role: file for role, file in files.items() if file not in missing})
     profiles = load_profiles(path).with_profile(name, Profile(server=flags.get("server"), **files))
     save_profiles(path, profiles)
-    for file in files.values():
-        if not Path(file).exists():
-            text.say(f"added, although there is no file {file} yet")
+    for file in missing:
+        text.say(f"added, although there is no file {file} yet")
     text.say(f"added profile {name}" + (", which is used from now on" if profiles.current == name else ""))
+
+
+def _check(files: Mapping[str, str]) -> None:
+    """Raise `CliError` unless these are certificates and a key, by their roles, that fit each other."""
+    from jobworker.client.credentials import PemFile
+    from jobworker.client.fit import misfit
+    from jobworker.core.errors import ServerUnavailableError
+
+    try:
+        read = {role: PemFile.read(file, role) for role, file in files.items()}
+    except ServerUnavailableError as error:
+        raise CliError(str(error)) from None
+    problem = misfit(ca=read.get("ca"), cert=read.get("cert"), key=read.get("key"))
+    if problem is not None:
+        raise CliError(problem)
 
 
 @profile.command("list", epilog=examples("jobworker profile list", "jobworker profile list --output json"))

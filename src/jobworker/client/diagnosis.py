@@ -13,11 +13,8 @@ import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from jobworker.client.credentials import Credentials, PemFile
+from jobworker.client.fit import first_certificate, misfit
 from jobworker.core.address import Address
 
 QUESTION_S = 5.0  # a server that does not shake hands within this time is as good as down
@@ -58,45 +55,18 @@ async def _network_problem(address: Address) -> str | None:
 
 def _own_problem(credentials: Credentials) -> str | None:
     """What is wrong with them in themselves, without asking a server."""
-    return _misread(credentials) or _mismatch(credentials) or _out_of_date(credentials.cert)
-
-
-def _misread(credentials: Credentials) -> str | None:
-    for file in (credentials.ca, credentials.cert):
-        try:
-            x509.load_pem_x509_certificates(file.content)
-        except ValueError:
-            return f"{file.name} holds no certificate in PEM form: name a file that begins with -----BEGIN CERTIFICATE"
-    try:
-        load_pem_private_key(credentials.key.content, password=None)
-    except TypeError:
-        return f"{credentials.key.name} is encrypted, and there is nobody to ask for its password: name one that is not"
-    except (ValueError, UnsupportedAlgorithm):
-        return (
-            f"{credentials.key.name} holds no private key in PEM form: name the one made with {credentials.cert.name}"
-        )
-    return None
-
-
-def _mismatch(credentials: Credentials) -> str | None:
-    key = load_pem_private_key(credentials.key.content, password=None)
-    if key.public_key() == _first(credentials.cert).public_key():
-        return None
-    return f"{credentials.key.name} does not belong to {credentials.cert.name}: name the two that were made together"
+    problem = misfit(ca=credentials.ca, cert=credentials.cert, key=credentials.key)
+    return problem or _out_of_date(credentials.cert)
 
 
 def _out_of_date(file: PemFile) -> str | None:
-    certificate, now = _first(file), datetime.now(UTC)
+    certificate, now = first_certificate(file), datetime.now(UTC)
     if now > certificate.not_valid_after_utc:
         day = certificate.not_valid_after_utc.date()
         return f"{file.name} expired on {day}: ask for a new one (`jobworker pki issue` makes it)"
     if now < certificate.not_valid_before_utc:
         return f"{file.name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check the clock"
     return None
-
-
-def _first(file: PemFile) -> x509.Certificate:
-    return x509.load_pem_x509_certificates(file.content)[0]
 
 
 async def _tls_problem(address: Address, credentials: Credentials) -> str:

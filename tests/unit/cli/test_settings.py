@@ -11,7 +11,10 @@ from jobworker.cli.exits import UNASKED, CliError
 from jobworker.cli.main import main
 from jobworker.cli.profiles import Profile, Profiles, load_profiles, profiles_path, save_profiles
 from jobworker.cli.settings import ClientSettings, client_settings
+from tests.support.pki import Authority
 
+AUTHORITY = Authority()
+ALICE = AUTHORITY.client("alice")
 BUILD = Profile(server="build:1", ca="/p/ca", cert="/p/cert", key="/p/key")
 OTHER = Profile(server="other:1", ca="/o/ca", cert="/o/cert", key="/o/key")
 
@@ -142,3 +145,37 @@ def test_wrong_profile_commands(
     capsys.readouterr()
     assert main(["profile", *arguments]) == 1
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "role, content, problem",
+    [
+        ("ca", b"rubbish", "ca.crt holds no certificate in PEM form"),
+        ("cert", ALICE.key, "alice.crt holds no certificate in PEM form"),
+        ("key", ALICE.certificate, "alice.key holds no private key in PEM form"),
+        ("key", AUTHORITY.client("alice").key, "alice.key does not belong to the client certificate"),
+    ],
+)
+def test_a_profile_whose_files_do_not_fit(  # noqa: PLR0913, PLR0917 -- three fixtures and three parameters
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    role: str,
+    content: bytes,
+    problem: str,
+) -> None:
+    """It is refused and not kept, with the file and what is wrong with it; with the right file it is added."""
+    monkeypatch.setenv("JOBWORKER_CONFIG_DIR", str(tmp_path / "config"))
+    right = {"ca": AUTHORITY.certificate, "cert": ALICE.certificate, "key": ALICE.key}
+    files = {"ca": tmp_path / "ca.crt", "cert": tmp_path / "alice.crt", "key": tmp_path / "alice.key"}
+    for name, file in files.items():
+        file.write_bytes(right[name])
+    add = ["profile", "add", "build", *(word for name, file in files.items() for word in (f"--{name}", str(file)))]
+
+    files[role].write_bytes(content)
+    assert main(add) == 1
+    assert problem in capsys.readouterr().err
+    assert load_profiles(tmp_path / "config/profiles.toml") == Profiles()
+
+    files[role].write_bytes(right[role])
+    assert main(add) == 0
