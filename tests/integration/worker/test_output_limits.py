@@ -194,6 +194,19 @@ async def test_followers_of_a_ring_get_every_byte_right_or_a_gap(worker: Worker,
     assert any(gaps for gaps, _ in seen)
 
 
+@pytest.mark.usefixtures("holes")
+async def test_who_has_begun_to_read_a_ring_reads_to_the_end_after_its_removal(worker: Worker, gate: Gate) -> None:
+    """What came since the last look is there, too."""
+    script = f"{numbered(1)}; read x < {gate.path}; {numbered(4000)} | tail -n +2"
+    job = await worker.start(limited(script, OverflowPolicy.KEEP_LAST), "ada")
+    async with asyncio.timeout(LIMIT), aclosing(worker.stream(job.id)) as stream:
+        assert await anext(stream) == Chunk(offset=0, data=lines(0, LINE))
+        gate.open()
+        await worker.wait(job.id)
+        await worker.remove(job.id)
+        assert await checked(stream, LINE) == ([], 4000 * LINE)
+
+
 async def test_a_limit_is_by_default_and_has_a_maximum(new_worker: NewWorker) -> None:
     """What a job does not say is the server's to say, and is shown; more than the maximum is refused."""
     policy = OutputPolicy(default=OutputLimit(size=SIZE, policy=OverflowPolicy.DROP), maximum=SIZE * 2)
