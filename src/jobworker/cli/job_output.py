@@ -6,9 +6,11 @@ import sys
 from typing import TextIO
 
 from jobworker.cli import text
+from jobworker.cli.exits import CliError
 from jobworker.cli.raw_output import RawOutput
 from jobworker.client import Chunk, Gap, GapReason, OutputStream, Stream
 from jobworker.core.job import Job
+from jobworker.core.output import OutputMode
 
 _REASONS = {
     GapReason.LIMIT: "it came after the output limit",
@@ -17,6 +19,12 @@ _REASONS = {
 }
 
 _UNKNOWN = b"-".ljust(len("2006-01-02T15:04:05.000000Z "))
+
+
+def check_split(job: Job) -> None:
+    """Raise `CliError` if the streams of a job are not told apart."""
+    if job.spec.output is OutputMode.COMBINED:
+        raise CliError(f"the streams of job {job.id} are not told apart; start one with --output-streams split")
 
 
 class JobOutput:

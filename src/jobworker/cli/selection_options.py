@@ -44,11 +44,9 @@ _OPTIONS = (
         help="Only what was written since: a time (local without a zone, today without a date), or how long ago.",
     ),
     click.option("--until", type=Moment(), metavar="TIME", help="Only what was written before."),
-    click.option("--stdout-only", is_flag=True, help="Only standard output, of one job whose streams are told apart."),
+    click.option("--stdout-only", is_flag=True, help="Only standard output, of jobs whose streams are told apart."),
     click.option("--stderr-only", is_flag=True, help="Only standard error, likewise."),
-    click.option(
-        "--timestamps", "-t", is_flag=True, help="Begin each line of one job with the time at which it was written."
-    ),
+    click.option("--timestamps", "-t", is_flag=True, help="Begin each line with the time at which it was written."),
 )
 
 
@@ -59,14 +57,11 @@ def selection_options(command: Decorated) -> Decorated:
     return command
 
 
-def check_selection(options: SelectionOptions, *, one_job: bool, prefixed: bool) -> None:
-    """Raise `click.UsageError` for options that exclude each other or do not fit the number of jobs and their lines."""
+def check_selection(options: SelectionOptions, *, one_job: bool) -> None:
+    """Raise `click.UsageError` for options that exclude each other or do not fit the number of jobs."""
     context = click.get_current_context()
     if options["offset"] and not one_job:
         raise click.UsageError("--offset is for one job, not for several", context)
-    for name in ("stdout_only", "stderr_only", "timestamps"):
-        if options[name] and prefixed:
-            raise click.UsageError(f"--{name.replace('_', '-')} is for one job, without --prefix", context)
     if options["stdout_only"] and options["stderr_only"]:
         raise click.UsageError("give --stdout-only or --stderr-only, not both", context)
     if options["tail"] is not None and options["offset"]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from jobworker.cli import text
 from jobworker.cli.exits import CliError, code_of
 from jobworker.cli.job_ids import full_id
-from jobworker.cli.job_output import missing
+from jobworker.cli.job_output import StampedLines, check_split, missing
 from jobworker.cli.lines import JobLines, on_terminal, prefixes
 from jobworker.cli.raw_output import RawOutput
 from jobworker.client import AsyncClient, Chunk, SelectionFields, Stream
@@ -40,7 +40,7 @@ async def stream_many(  # noqa: PLR0913 -- what is asked for, by keyword
     if from_end:
         selection = selection | {"tail": None}
     many = _ManyStreams(client, RawOutput().write)
-    jobs = list({job.id: job async for job in many.find(which)}.values())
+    jobs = list({job.id: job async for job in many.find(which, streams=bool(selection.get("streams")))}.values())
     if isinstance(which, JobFilter):
         jobs.reverse()  # the newest last, as in the output of one job
         if not jobs:
@@ -80,12 +80,15 @@ class _Output:
     offset: int
     followed: bool
     lines: dict[Stream, JobLines] = field(default_factory=dict[Stream, JobLines])
+    stamps: dict[Stream, StampedLines] = field(default_factory=dict[Stream, StampedLines])
 
     def feed(self, chunk: Chunk) -> bytes:
         """The lines that are complete with a chunk."""
         if chunk.stream not in self.lines:
             self.lines[chunk.stream] = JobLines(self.prefix, terminal=on_terminal())
-        return self.lines[chunk.stream].feed(chunk.data)
+            self.stamps[chunk.stream] = StampedLines()
+        data = self.stamps[chunk.stream].feed(chunk) if self.selection.get("times") else chunk.data
+        return self.lines[chunk.stream].feed(data)
 
     def end(self) -> bytes:
         """What is left, as lines."""
@@ -100,8 +103,21 @@ class _ManyStreams:
         self._client = client
         self._write = _Batches(write).write
 
-    async def find(self, which: Sequence[str] | JobFilter) -> AsyncGenerator[Job]:
-        """The jobs with these ids, those that do not exist left out and told; or those for which a filter holds."""
+    async def find(self, which: Sequence[str] | JobFilter, *, streams: bool) -> AsyncGenerator[Job]:
+        """The jobs with these ids, or those for which a filter holds.
+
+        What cannot be read is left out and told: those that do not exist, and, for `streams`, those with just one.
+        """
+        async with aclosing(self._all(which)) as jobs:
+            async for job in jobs:
+                try:
+                    if streams:
+                        check_split(job)
+                    yield job
+                except CliError as error:
+                    self._tell(job.id, error)
+
+    async def _all(self, which: Sequence[str] | JobFilter) -> AsyncGenerator[Job]:
         if isinstance(which, JobFilter):
             async with aclosing(self._client.list(which)) as jobs:
                 async for job in jobs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from jobworker.cli.exits import JOB_CODES, CliError
+from jobworker.cli.exits import JOB_CODES
 from jobworker.cli.job_ids import ask_about, full_id
 from jobworker.cli.options import (
     JobExitCommand,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         "jobworker stream ID --offset 1048576 >> rest.log",
         "jobworker stream ID --tail 20 --timestamps",
         "jobworker stream ID --since 10m --no-follow",
-        "jobworker stream ID1 ID2",
+        "jobworker stream ID1 ID2 --since 10m --timestamps",
         "jobworker stream --label build=42 --state RUNNING",
         "jobworker stream -j ID    (older form)",
     )
@@ -75,24 +75,24 @@ def stream(  # noqa: PLR0913, PLR0917 -- one for each option; click gives them b
     lost connection is mended at the very byte. Exits with 0 if it is complete, whatever became of the job (`jobworker
     wait` tells that), and with 125 if the server was away for too long.
 
-    Of several: whole lines, each with a prefix; a last line without an end gets one, and a line of more than 64 KiB is
-    written in pieces. What there is comes first, the oldest job of --label and --state first; then what the running
-    jobs write. Jobs that start later are not followed. A job that cannot be read is told on stderr, the others go on,
-    and the exit code is 1.
+    Of several: whole lines, each with a prefix, and then, with --timestamps, its time; a last line without an end gets
+    one, and a line of more than 64 KiB is written in pieces. What there is comes first, the oldest job of --label and
+    --state first; then what the running jobs write. Jobs that start later are not followed. A job that cannot be read
+    is told on stderr, the others go on, and the exit code is 1.
     """
     which = _which(job_ids, older_job_id, labels, states)
     one_job = isinstance(which, str)
     prefixed = bool(prefix) or not one_job
-    check_selection(options, one_job=one_job, prefixed=prefixed)
+    check_selection(options, one_job=one_job)
     selection = selection_from(options)
 
     async def copy(client: AsyncClient) -> int:
         if isinstance(which, str) and not prefixed:
-            from jobworker.cli.job_output import JobOutput
+            from jobworker.cli.job_output import JobOutput, check_split
 
             job_id = await full_id(client, which)
             if options["stdout_only"] or options["stderr_only"]:
-                await _check_split(client, job_id)
+                check_split(await client.get(job_id))
             output = client.stream(job_id, options["offset"], follow=follow, **selection)
             await JobOutput(timestamps=options["timestamps"]).copy(output)
             return 0
@@ -104,14 +104,6 @@ def stream(  # noqa: PLR0913, PLR0917 -- one for each option; click gives them b
         )
 
     return ask(copy, reconnect=reconnect_timeout)
-
-
-async def _check_split(client: AsyncClient, job_id: str) -> None:
-    from jobworker.core.output import OutputMode
-
-    job = await client.get(job_id)
-    if job.spec.output is OutputMode.COMBINED:
-        raise CliError(f"the streams of job {job_id} are not told apart; start one with --output-streams split")
 
 
 def _which(

@@ -167,14 +167,31 @@ def test_several_jobs(alice: Program, both: str) -> None:
     assert alice("stream", dropped, "--prefix").complaint.startswith(f"job {dropped}: 511.1 KiB of output are missing")
 
 
+def test_timestamps_of_several_jobs(alice: Program, both: str) -> None:
+    """Each line has its job's name before it, then the time at which it arrived, to the last part of the line."""
+    other = ended(alice, "printf 'x\\ny'", "--name", "x")
+    done = alice("stream", both, other, "-t")
+    assert done.code == 0
+    lines = [re.fullmatch(rf"(\S+) +\| {STAMP}(\w+)", line) for line in done.text.splitlines()]
+    assert [line and line[3] for line in lines if line and line[1] == "x"] == ["x", "y"]
+    assert sorted(line[3] for line in lines if line and line[1] != "x") == ["err", "last", "out", "out2"]
+    assert re.fullmatch(rf"x \| {STAMP}x\nx \| {STAMP}y\n", alice("stream", other, "--prefix", "-t").text)
+
+
+def test_one_stream_of_several_jobs(alice: Program, both: str) -> None:
+    """Of jobs whose streams are told apart; another is told on stderr, the others go on, and the code is 1."""
+    combined = ended(alice, "echo x")
+    done = alice("stream", both, combined, "--stderr-only", code=1)
+    assert [line.partition(" | ")[2] for line in done.text.splitlines()] == ["err"]
+    assert done.complaint.startswith(f"the streams of job {combined} are not told apart")
+
+
 @pytest.mark.parametrize(
     "options, complaint",
     [
-        (["a", "--stdout-only", "--stderr-only"], "not both"),
-        (["a", "--tail", "1", "--offset", "1"], "not both"),
-        (["a", "--since", "1h", "--until", "2h"], "--until is before --since"),
-        (["a", "b", "--timestamps"], "--timestamps is for one job"),
-        (["a", "--prefix", "--stderr-only"], "--stderr-only is for one job"),
+        (["an-id", "--stdout-only", "--stderr-only"], "not both"),
+        (["an-id", "--tail", "1", "--offset", "1"], "not both"),
+        (["an-id", "--since", "1h", "--until", "2h"], "--until is before --since"),
     ],
 )
 def test_what_does_not_go_together(alice: Program, options: Sequence[str], complaint: str) -> None:
