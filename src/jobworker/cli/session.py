@@ -45,6 +45,7 @@ def ask(action: Callable[[AsyncClient], Awaitable[T]], *, reconnect: timedelta |
             key=settings.key,
             timeouts=timeouts,
             on_outage=lambda: text.say(f"the connection to {settings.server} is lost; trying to mend it"),
+            on_recovery=lambda: text.say(f"the connection to {settings.server} is back"),
         ) as client:
             return await action(client)
 

@@ -82,8 +82,8 @@ class AsyncClient:
 
     The first call connects. While no connection can be made it fails at once with `ServerUnavailableError`, which says
     why and what to do. Once there was a connection, calls that can be repeated outlive its loss for
-    `timeouts.reconnect`; `on_outage` is called when that has taken some seconds. All methods raise the errors of
-    `jobworker.core.errors`.
+    `timeouts.reconnect`; `on_outage` is called when that has taken some seconds, and `on_recovery` when the server
+    answers after that. All methods raise the errors of `jobworker.core.errors`.
     """
 
     def __init__(  # noqa: PLR0913 -- all but the server by keyword
@@ -95,9 +95,10 @@ class AsyncClient:
         key: Pem,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 -- it is frozen
         on_outage: Callable[[], None] | None = None,
+        on_recovery: Callable[[], None] | None = None,
     ) -> None:
         credentials = Credentials.read(ca=ca, cert=cert, key=key)
-        self._connection = Connection(_address(server), credentials, timeouts, on_outage)
+        self._connection = Connection(_address(server), credentials, timeouts, on_outage, on_recovery)
         self._timeouts = timeouts
 
     async def __aenter__(self) -> Self:

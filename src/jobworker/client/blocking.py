@@ -41,8 +41,11 @@ class Client:
         key: Pem,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 -- it is frozen
         on_outage: Callable[[], None] | None = None,
+        on_recovery: Callable[[], None] | None = None,
     ) -> None:
-        self._client = AsyncClient(server, ca=ca, cert=cert, key=key, timeouts=timeouts, on_outage=on_outage)
+        self._client = AsyncClient(
+            server, ca=ca, cert=cert, key=key, timeouts=timeouts, on_outage=on_outage, on_recovery=on_recovery
+        )
         self._loop = _LoopThread()
 
     def __enter__(self) -> Self:

@@ -56,11 +56,14 @@ class Connection:
         credentials: Credentials,
         timeouts: Timeouts,
         on_outage: Callable[[], None] | None = None,
+        on_recovery: Callable[[], None] | None = None,
     ) -> None:
         self.address = address
         self.timeouts = timeouts
         self._credentials = credentials
-        self._on_outage = on_outage
+        self._on_outage = on_outage or _nothing
+        self._on_recovery = on_recovery or _nothing
+        self._lost = False  # as far as `on_outage` was told, by whatever waits for the server
         self._channel: grpc.aio.Channel | None = None
         self._stub: JobServiceAsyncStub | None = None
 
@@ -104,7 +107,7 @@ class Connection:
         while True:
             call = rpc(await self.stub())(request, timeout=None if deadline is None else deadline.total_seconds())
             try:
-                await accepted(call, backoff)
+                await self.accepted(call, backoff)
                 return await call
             except grpc.aio.AioRpcError as status:
                 if not repeat or not is_outage(status):
@@ -118,7 +121,8 @@ class Connection:
         """
         delay = backoff.failure()
         if delay is not None:
-            if self._on_outage is not None and backoff.grown_long():
+            if not self._lost and backoff.grown_long():
+                self._lost = True
                 self._on_outage()
             await asyncio.sleep(delay.total_seconds())  # no event says that a server is back; it has to be asked
             return
@@ -128,6 +132,23 @@ class Connection:
         if not backoff.budget:
             raise error
         raise ServerUnavailableError(f"no contact for {_seconds(backoff.budget)}: {error}")
+
+    async def accepted(self, call: grpc.aio.Call, backoff: Backoff) -> None:
+        """Wait until the server has let a call in or ended it; a long silence after that is no part of an outage."""
+        try:
+            await call.initial_metadata()
+        except asyncio.CancelledError:
+            call.cancel()  # which gRPC does not do here by itself
+            raise
+        if not call.done():
+            self.contact(backoff)
+
+    def contact(self, backoff: Backoff) -> None:
+        """The server was heard of by what uses this back-off."""
+        backoff.contact()
+        if self._lost:
+            self._lost = False
+            self._on_recovery()
 
     async def error(self, status: grpc.aio.AioRpcError) -> JobworkerError:
         """The error to raise for a call that ended with `status`."""
@@ -179,17 +200,6 @@ class Connection:
         ]
 
 
-async def accepted(call: grpc.aio.Call, backoff: Backoff) -> None:
-    """Wait until the server has let a call in or ended it; a long silence after that is no part of an outage."""
-    try:
-        await call.initial_metadata()
-    except asyncio.CancelledError:
-        call.cancel()  # which gRPC does not do here by itself
-        raise
-    if not call.done():
-        backoff.contact()
-
-
 def is_outage(status: grpc.aio.AioRpcError) -> bool:
     """Whether the server may answer if it is asked again.
 
@@ -207,6 +217,10 @@ def _error_of(status: grpc.aio.AioRpcError) -> JobworkerError:
 
 def _made_by_grpc(status: grpc.aio.AioRpcError) -> bool:
     return not status.trailing_metadata()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _milliseconds(duration: timedelta) -> int:

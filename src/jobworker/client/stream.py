@@ -13,7 +13,7 @@ import grpc.aio
 from jobworker.api.convert import job_from
 from jobworker.api.convert_output import piece_from, selection_message
 from jobworker.api.v1 import jobs_pb2 as pb
-from jobworker.client.connection import Connection, accepted, is_outage
+from jobworker.client.connection import Connection, is_outage
 from jobworker.core.errors import InvalidArgumentError, OffsetOutOfRangeError
 from jobworker.core.job import Job
 from jobworker.core.output import Chunk, Gap, GapReason, Selection
@@ -98,7 +98,7 @@ class OutputStream:
             if message is None or (message.offset > self._offset and not self._may_skip):
                 await self._cut(None)  # a hole is as bad as a cut: ask again
                 continue
-            self._backoff.contact()
+            self._connection.contact(self._backoff)
             self._began = True
             self._offset = max(self._offset, message.offset)
             if message.HasField("job"):
@@ -155,7 +155,7 @@ class OutputStream:
         if self._began:  # where it begins has been found
             selection = replace(selection, offset=self._offset, tail=None, since=None)
         call = stub.StreamOutput(selection_message(self.job_id, selection, follow=self._follow))
-        await accepted(call, self._backoff)
+        await self._connection.accepted(call, self._backoff)
         return call
 
     async def _cut(self, status: grpc.aio.AioRpcError | None) -> None:

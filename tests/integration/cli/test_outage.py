@@ -73,10 +73,29 @@ def test_it_gives_up(tmp_path: Path) -> None:
             pass
 
 
+def test_an_outage_is_told(tmp_path: Path) -> None:
+    """One that takes seconds is told once, however many jobs are followed, and so is its end."""
+    with ExitStack() as commands:
+        with running_server(tmp_path, stop_jobs=False) as server:
+            alice = program_of(server, "alice")
+            jobs = [alice.start("sh", "-c", "echo ready; exec sleep 600") for _ in range(3)]
+            stream = commands.enter_context(alice.begin("stream", *jobs))
+            for _ in jobs:
+                assert stream.line().endswith("ready\n")
+            server.end(signal.SIGKILL)
+        assert stream.complaint() == f"the connection to {server.address} is lost; trying to mend it"
+        with again(server):
+            assert stream.complaint() == f"the connection to {server.address} is back"
+            alice("stop", *jobs, "--grace", "0")
+            assert stream.end().stderr == ""
+
+
 def check(done: Finished, *, code: int) -> None:
     """The second half is exact; if the server was away for long, a line has told so, and nothing else."""
     assert (done.code, done.stdout) == (code, SECOND)
-    assert not done.stderr or "is lost; trying to mend it" in done.complaint
+    first, *rest = done.stderr.splitlines() or [""]
+    assert not first or "is lost; trying to mend it" in first
+    assert all(line.endswith(" is back") for line in rest)
 
 
 def again(server: Server) -> AbstractContextManager[Server]:

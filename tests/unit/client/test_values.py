@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.client import RunResult, exit_code
+from jobworker.client import RunResult, Timeouts, exit_code
 from jobworker.client.backoff import FIRST_DELAY, LONG, MAX_DELAY, Backoff
+from jobworker.client.connection import Connection
 from jobworker.client.credentials import Credentials
 from jobworker.core.address import Address
 from jobworker.core.errors import ServerUnavailableError
@@ -189,3 +190,25 @@ def test_a_long_outage_is_told_once() -> None:
         assert [backoff.grown_long(), backoff.grown_long()] == [True, False]
         backoff.contact()
         assert not backoff.grown_long()
+
+
+async def test_an_outage_and_its_end_are_told_once() -> None:
+    """However many calls and streams wait for the server, and anew for each outage."""
+    told: list[str] = []
+    connection = Connection(
+        Address(host="nowhere", port=1),
+        Credentials.read(ca=b"", cert=b"", key=b""),
+        Timeouts(),
+        lambda: told.append("lost"),
+        lambda: told.append("back"),
+    )
+    clock = Clock()
+    waiting = [Backoff(timedelta(hours=1), clock=clock, jitter=lambda _low, _high: 0) for _ in range(3)]
+    for _ in range(2):
+        for after in (timedelta(0), LONG, LONG):
+            clock.now += after.total_seconds()
+            for backoff in waiting:
+                await connection.pause(backoff, None)
+        for backoff in waiting:
+            connection.contact(backoff)
+    assert told == ["lost", "back"] * 2
