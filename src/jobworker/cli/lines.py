@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 
 from jobworker.cli import text
+from jobworker.cli.columns import SHORT_ID_CHARS
 from jobworker.core.job import Job
 
 MAX_LINE_BYTES = 64 * 1024  # what is kept of a line whose end has not come; a longer line is written in pieces
-SHORT_ID_CHARS = 8
 _MAX_NAME_COLUMNS = 40
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 

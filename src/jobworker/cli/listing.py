@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 import click
 
 from jobworker.cli import text
+from jobworker.cli.columns import SHORT_ID_CHARS, Layout, fitted_table
 from jobworker.cli.view import command_line, ending, job_json, state_colour
 from jobworker.core.job import Job
+from jobworker.core.state import JobState
 
 _HEADER = ("ID", "STATE", "END", "NAME", "STARTED", "OWNER", "COMMAND")
 _MEASURED = 100  # jobs whose cells decide the widths of the columns
-_MIN_COMMAND_COLUMNS = 20
+_LAYOUT = Layout(
+    shortest={"ID": SHORT_ID_CHARS, "NAME": 12, "END": 12}, dropped=("OWNER", "STARTED", "NAME", "END"), last=20
+)
 
 
 class JobPrinter(Protocol):
@@ -53,7 +57,7 @@ class Table:
         self._now = now
         self._columns = columns
         self._waiting: list[Sequence[str]] = []
-        self._widths: Sequence[int] | None = None
+        self._widths: Mapping[str, int] | None = None
 
     def add(self, job: Job) -> None:
         """Print it, once the widths of the columns are known."""
@@ -83,10 +87,15 @@ class Table:
         rows, self._waiting = self._waiting, []
         if self._widths is None:
             rows.insert(0, _HEADER)
-            self._widths = [max(text.width(click.unstyle(cell)) for cell in cells) for cells in zip(*rows, strict=True)]
-        others = self._widths[:-1]
-        if self._columns is not None:
-            left = self._columns - sum(others) - 2 * len(others)
-            rows = [(*row[:-1], text.shortened(row[-1], max(left, _MIN_COMMAND_COLUMNS))) for row in rows]
-        for line in text.table(rows, others):
+            widths = {
+                name: max(map(_width, cells)) for name, cells in zip(_HEADER, zip(*rows, strict=True), strict=True)
+            }
+            widths["STATE"] = max(map(len, JobState))  # it is not cut, and others may come
+            del widths[_HEADER[-1]]
+            self._widths = widths if self._columns is None else _LAYOUT.fit(widths, self._columns)
+        for line in fitted_table(rows, _HEADER, self._widths, self._columns):
             click.echo(line)
+
+
+def _width(cell: str) -> int:
+    return text.width(click.unstyle(cell))

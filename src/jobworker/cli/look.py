@@ -54,7 +54,7 @@ def status(job_id: str, output: str) -> None:
 @click.option("--since", type=Moment(), metavar="TIME", help="Only jobs created since: a time, or how long ago (2h).")
 @click.option("--before", type=Moment(), metavar="TIME", help="Only jobs created before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the N newest.")
-@click.option("--no-trunc", is_flag=True, help="Do not cut commands to the width of the terminal.")
+@click.option("--no-trunc", is_flag=True, help="Do not cut the table to the width of the terminal.")
 @output_option
 @client_options
 def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives them by name

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.cli import text
+from jobworker.cli.columns import SHORT_ID_CHARS, Layout, fitted_table
 from jobworker.cli.exits import CliError
 from jobworker.cli.job_ids import ask_about
 from jobworker.cli.options import client_options, examples, output_option
@@ -27,6 +29,12 @@ _CLEAR = "\x1b[H\x1b[2J"  # cursor home, screen empty
 _INTERVAL = "2s"
 _LEAST = timedelta(seconds=0.1)  # each look costs the server some file reads a job
 _COLUMN = 10  # as wide as "1023.9 KiB"
+_LAYOUT = Layout(
+    shortest={"ID": SHORT_ID_CHARS, "OWNER": 8},
+    dropped=("PEAK", "CPU TIME", "OWNER", "PROCS", "WRITE/S", "READ/S", "MEMORY"),
+    last=16,
+)
+_FOLLOW_LAYOUT = Layout(shortest={}, dropped=("PEAK", "CPU TIME", "PROCS", "WRITE/S", "READ/S"), last=17)
 
 interval_option = click.option(
     "--interval", type=Duration(_LEAST), default=_INTERVAL, show_default=True, help="The time between two looks."
@@ -79,7 +87,10 @@ async def _follow(client: AsyncClient, job_id: str, interval: timedelta, output:
     from jobworker.cli.usage import HEADER, Load, job_and_usage, usage_cells
 
     before: Usage | None = None
-    widths = [max(len(name), _COLUMN) for name in ("TIME", *HEADER)]
+    header = ("TIME", *HEADER, "STATE")
+    columns = text.terminal_columns()
+    widths: Mapping[str, int] = {name: max(len(name), _COLUMN) for name in header[:-1]}
+    widths = widths if columns is None else _FOLLOW_LAYOUT.fit(widths, columns)
     while True:
         job, usage = await job_and_usage(client, job_id)
         if output == "json":
@@ -87,10 +98,9 @@ async def _follow(client: AsyncClient, job_id: str, interval: timedelta, output:
         elif usage is None:
             raise _not_known(job)
         else:
-            header = [] if before else [("TIME", *HEADER, "STATE")]
             time = text.age(timedelta(seconds=usage.wall_seconds))
             row = (time, *usage_cells(usage, Load.between(before, usage)), _state(job))
-            click.echo("\n".join(text.table([*header, row], widths)))
+            click.echo("\n".join(fitted_table([row] if before else [header, row], header, widths, columns)))
         sys.stdout.flush()
         if job.end is not None:
             return
@@ -168,7 +178,7 @@ async def _top(client: AsyncClient, owner: str | None, interval: timedelta | Non
             for job, usage in found:
                 click.echo(_line(job, usage))
             return
-        shown = "\n".join(_table(found, before, sort))
+        shown = "\n".join(table(found, before, sort, text.terminal_size()))
         if interval is None:
             if found:
                 click.echo(shown)
@@ -180,7 +190,10 @@ async def _top(client: AsyncClient, owner: str | None, interval: timedelta | Non
         await asyncio.sleep(interval.total_seconds())  # time is what is waited for
 
 
-def _table(found: list[tuple[Job, Usage]], before: dict[str, Usage], sort: str) -> list[str]:
+def table(
+    found: list[tuple[Job, Usage]], before: Mapping[str, Usage], sort: str, screen: os.terminal_size | None
+) -> list[str]:
+    """The lines of `top`: no more and no longer ones than the screen has, if there is one."""
     from jobworker.cli.usage import HEADER, Load, usage_cells
     from jobworker.cli.view import command_line
 
@@ -201,11 +214,14 @@ def _table(found: list[tuple[Job, Usage]], before: dict[str, Usage], sort: str) 
             case _:
                 return usage.wall_seconds
 
-    rows: list[Sequence[str]] = [("ID", "OWNER", *HEADER, "NAME OR COMMAND")]
+    header = ("ID", "OWNER", *HEADER, "NAME OR COMMAND")
+    rows: list[Sequence[str]] = [header]
     for job, usage in sorted(found, key=rank, reverse=True):
         what = ("(paused) " if job.paused else "") + (text.printable(job.spec.name or "") or command_line(job))
         rows.append((job.id, text.printable(job.owner), *usage_cells(usage, loads[job.id]), what))
-    widths = [max(text.width(cell) for cell in column) for column in list(zip(*rows, strict=True))[:-1]]
-    lines = list(text.table(rows, widths))
-    screen = text.terminal_size()
-    return lines if screen is None else [text.shortened(line, screen.columns) for line in lines[: screen.lines - 1]]
+    widths = {
+        name: max(map(text.width, cells)) for name, cells in zip(header[:-1], zip(*rows, strict=True), strict=False)
+    }
+    if screen is None:
+        return list(fitted_table(rows, header, widths, None))
+    return list(fitted_table(rows[: screen.lines - 1], header, _LAYOUT.fit(widths, screen.columns), screen.columns))

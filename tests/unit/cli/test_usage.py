@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from jobworker.cli.stats import table
 from jobworker.cli.usage import HEADER, Load, usage_cells, usage_json, usage_rows
+from jobworker.core.spec import JobSpec
 from jobworker.core.usage import Usage
+from tests.support.jobs import accepted_job, started
 
 MIB = 1024**2
 FULL = Usage(
@@ -74,3 +79,28 @@ def test_a_load_is_of_the_time_since_the_look_before(before: Usage | None, share
     """Without a look before it is the average since the start; two looks in one moment are no division by zero."""
     cells = dict(zip(HEADER, usage_cells(FULL, Load.between(before, FULL)), strict=True))
     assert (cells["CPU"], cells["WRITE/S"], cells["PROCS"]) == (share, written, "2")
+
+
+@pytest.mark.parametrize(
+    "columns, header",
+    [
+        (40, "ID CPU MEMORY NAME OR COMMAND"),
+        (80, "ID OWNER CPU MEMORY READ/S WRITE/S PROCS NAME OR COMMAND"),
+        (150, "ID OWNER CPU CPU TIME MEMORY PEAK READ/S WRITE/S PROCS NAME OR COMMAND"),
+    ],
+)
+def test_top_fits_the_terminal(columns: int, header: str) -> None:
+    """No line is wrapped, and none is below the screen: what matters least is cut, then left out."""
+    jobs = [started(accepted_job(spec=JobSpec(argv=("echo", "x" * 500)))) for _ in range(30)]
+    lines = table([(job, FULL) for job in jobs], {}, "cpu", os.terminal_size((columns, 24)))
+    assert " ".join(lines[0].split()) == header
+    assert len(lines) == 23
+    assert all(len(line) == columns for line in lines[1:])
+    assert [line[:8] for line in lines[1:]] == [job.id[:8] for job in jobs[:22]]
+
+
+def test_top_cuts_nothing_where_no_terminal_is() -> None:
+    """Another program gets all."""
+    job = started(accepted_job(spec=JobSpec(argv=("echo", "x" * 500))))
+    _header, row = table([(job, FULL)], {}, "cpu", None)
+    assert (row.split()[0], row.split()[-1]) == (job.id, "x" * 500)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from jobworker.cli import text
 from jobworker.cli.listing import JsonArray, Table
 from jobworker.cli.view import ending, explanation, job_json, limits_text, print_job
 from jobworker.core.job import Job, JobEnd, StopRequest
@@ -138,6 +139,28 @@ def test_wide_table(capsys: pytest.CaptureFixture[str]) -> None:
         assert "1h 59m ago" in row
         assert row.endswith(end)
         assert columns is None or len(row) == columns
+
+
+@pytest.mark.parametrize(
+    "columns, header",
+    [
+        (40, "ID STATE COMMAND"),
+        (80, "ID STATE END NAME STARTED COMMAND"),
+        (100, "ID STATE END NAME STARTED OWNER COMMAND"),
+        (200, "ID STATE END NAME STARTED OWNER COMMAND"),
+    ],
+)
+def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str], columns: int, header: str) -> None:
+    """No line is wrapped: ids and names are cut, then what matters least is left out; a cut id is still an id."""
+    table = Table(now=NOON + timedelta(hours=2), columns=columns)
+    for number in range(101):  # the last one comes when the widths are settled, and is wider
+        spec = JobSpec(argv=("echo", "x" * 500), name="\u4e16" * (1 + number // 2))
+        table.add(replace(ended(accepted_job(job_id=ID, owner="somebody", spec=spec)), stop=None))
+    table.end()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == header.split()
+    assert all(text.width(line) <= columns for line in lines)
+    assert {line.split()[0] for line in lines[1:]} == {ID if columns == 200 else ID[:8]}
 
 
 def test_long_table(capsys: pytest.CaptureFixture[str]) -> None:
