@@ -11,6 +11,7 @@ from jobworker.core.job import Job
 from jobworker.core.output import GapReason
 from jobworker.core.spec import JobSpec
 from jobworker.worker import Chunk, Gap, OutputPolicy, Selection, Worker, local_worker
+from tests.support.polling import until
 from tests.support.workers import Gate
 
 SIZE = 4_000_000  # twice the disk
@@ -32,19 +33,16 @@ async def main(disk: Path, reserve: int) -> None:
         gate.open()
         follower = asyncio.ensure_future(read(worker, job))
         async with asyncio.timeout(60):
-            while not gate.is_passed:  # noqa: ASYNC110 - a FIFO tells nobody
-                await asyncio.sleep(0.01)
+            await until(lambda: gate.is_passed)
             gate.open()
-            while not gate.is_passed:  # noqa: ASYNC110 - as above; then all of it has been written, kept or not
-                await asyncio.sleep(0.01)
+            await until(lambda: gate.is_passed)  # then all of it has been written, kept or not
             if reserve:  # which is for this
                 other = await worker.start(JobSpec(argv=("echo", "x")), "ada")
                 assert (await worker.wait(other.id)).end is not None
                 assert await read(worker, other) == [Gap(offset=0, length=2, reason=GapReason.DISK_FULL)]
             ballast.unlink()
             gate.close()
-            while not log.read_bytes().endswith(b"on\non\n"):  # noqa: ASYNC110 - nobody tells; what comes is kept again
-                await asyncio.sleep(0.01)
+            await until(lambda: log.read_bytes().endswith(b"on\non\n"))  # what comes is kept again
             (disk / "go").unlink()
             ended = await worker.wait(job.id)
             pieces = await follower

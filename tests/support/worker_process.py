@@ -14,6 +14,7 @@ from jobworker.core.output import Chunk
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.executors.base import CgroupMode
 from jobworker.worker import Worker, local_worker
+from tests.support.polling import until_job
 
 
 async def serve(state_dir: Path, cgroups: CgroupMode) -> None:
@@ -46,8 +47,7 @@ async def answer_to(worker: Worker, group: asyncio.TaskGroup, arguments: dict[st
         case "begin_stop":
             grace = timedelta(seconds=arguments["grace"])
             group.create_task(worker.stop(arguments["job_id"], by=arguments["by"], grace=grace))
-            while (await worker.get(arguments["job_id"])).stop is None:  # noqa: ASYNC110 - a worker tells nobody
-                await asyncio.sleep(0)
+            await until_job(worker.get, arguments["job_id"], lambda job: job.stop)
             return ""
         case "said":
             data = b""

@@ -6,7 +6,6 @@ have more of it. Whoever makes the program do more on purpose raises them; whoev
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 import signal
@@ -24,7 +23,8 @@ from jobworker.executors.standbys import COUNT
 from jobworker.linux import process
 from jobworker.runtime.spawner import SPARE
 from tests.support.machine import Machine, spawner_of, supervisor_of
-from tests.support.workers import LIMIT, Gate
+from tests.support.polling import until
+from tests.support.workers import Gate
 
 pytestmark = pytest.mark.system
 
@@ -170,9 +170,7 @@ def wait_until_attached(strace: subprocess.Popen[str], pids: set[int]) -> None:
 async def only_waiting_ones_are_left(spawner: int) -> None:
     """Supervisors exit in a moment, and are replaced by those that wait for jobs."""
     waiting = ["jw-spare"] * SPARE + ["jw-standby"] * 2 * COUNT
-    async with asyncio.timeout(LIMIT):
-        while names_below(spawner) != waiting:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0)
+    await until(lambda: names_below(spawner) == waiting)
 
 
 def names_below(pid: int) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from jobworker.client import OutputStream
 from jobworker.core.state import Cause, JobState
 from tests.support.machine import Machine, Script, kill, processes_with, spawner_of, supervisor_of, wait_for_end_of
+from tests.support.polling import until_job
 
 pytestmark = pytest.mark.system
 
@@ -64,8 +65,7 @@ async def test_a_stop_goes_on_without_the_server(machine: Machine, script: Scrip
             stream = client.stream(job.id)
             await anext(stream)
             stopping = asyncio.create_task(client.stop(job.id))
-            while (await client.get(job.id)).stop is None:  # noqa: ASYNC110 - a status is what a user has, too
-                await asyncio.sleep(0)
+            await until_job(client.get, job.id, lambda job: job.stop)
             first.end(signal.SIGKILL)
             with machine.server():
                 assert (await client.get(job.id)).stop is not None

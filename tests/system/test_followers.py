@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from tests.support.machine import Machine, Script
+from tests.support.polling import until
 from tests.support.server import Server
 
 pytestmark = pytest.mark.system
-
-LIMIT = 10  # seconds until the server has noticed; it takes milliseconds
 
 
 async def test_a_follower_that_breaks_its_loop_leaves_nothing(machine: Machine, script: Script) -> None:
@@ -24,9 +22,7 @@ async def test_a_follower_that_breaks_its_loop_leaves_nothing(machine: Machine, 
             for _ in range(20):
                 async for _ in client.stream(job.id):
                     break
-            async with asyncio.timeout(LIMIT):
-                while _open_outputs(server):  # noqa: ASYNC110 - it is another process's
-                    await asyncio.sleep(0)
+            await until(lambda: not _open_outputs(server))
             script.end()
 
 

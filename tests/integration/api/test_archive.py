@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-import time
 from pathlib import Path
 
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.api.v1.jobs_pb2_grpc import JobServiceStub
 from jobworker.core.errors import OutputUnavailableError
 from tests.integration.api.conftest import LIMIT, refusal_of
+from tests.support.polling import until
 from tests.support.server import running_server
 
 
@@ -32,15 +33,13 @@ def test_archived_output_is_served_until_the_archive_does_not_answer(tmp_path: P
         server.end()
     files = server.state_dir / "jobs" / job.id
     with running_server(tmp_path, *flags) as server:  # the folder is not there
-        while "FileNotFoundError" not in server.log:
-            time.sleep(0.01)
+        asyncio.run(until(lambda: "FileNotFoundError" in server.log))
         assert f"WARNING jobworker.server.main: the output of job {job.id} stays where it is for now" in server.log
         server.end()
     archive.mkdir()
     with running_server(tmp_path, *flags) as server, server.channel(server.client("alice")) as channel:
         stub = JobServiceStub(channel)
-        while (files / "output.zst").exists():
-            time.sleep(0.01)
+        asyncio.run(until(lambda: not (files / "output.zst").exists()))
         assert stub.GetJob(pb.GetJobRequest(job_id=job.id), timeout=LIMIT) == job
         assert stream(stub, job) == expected
         assert stream(stub, job, 345_678) == expected[345_678:]

@@ -159,7 +159,7 @@ async def test_held_calls_end_together_and_no_new_one_begins(tmp_path: Path) -> 
 
     async def behave() -> pb.Job:
         await both_wait.wait()
-        await asyncio.sleep(LIMIT)
+        await asyncio.sleep(LIMIT)  # for ever: it is cancelled
         return pb.Job()
 
     async with gate_before(tmp_path, behave, held=held) as fixture:

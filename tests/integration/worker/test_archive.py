@@ -22,11 +22,13 @@ from jobworker.core.spec import JobSpec
 from jobworker.executors import archive
 from jobworker.executors.local import LocalExecutor
 from jobworker.worker import Retention, Worker, local_worker
+from tests.support.polling import until
 from tests.support.workers import shell
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # noqa: S105 - a made-up one
 LOG = "for i in $(seq 40000); do echo line $i of a log of some length; done; head -c 3000000 /dev/urandom"
 NOW = timedelta(0)
+FORMS = {"output", "output.zst", "output.zst.unfinished"}
 
 
 @asynccontextmanager
@@ -150,7 +152,7 @@ async def test_compression_may_be_cut_off_at_any_moment(state_dir: Path, step: s
         assert await run(code, str(state_dir / "jobs" / job.id)) == (9, b"")
         assert await read(worker, job) == expected
         await executor_of(worker).compress_output(job.id)
-        assert {"output", "output.zst", "output.zst.unfinished"} & files(state_dir, job) == {"output.zst"}
+        assert FORMS & files(state_dir, job) == {"output.zst"}
         assert await read(worker, job) == expected
 
 
@@ -173,8 +175,7 @@ async def test_a_worker_packs_by_itself_what_has_come_of_age(state_dir: Path, tm
         expected = await read(worker, large)
     for url, kept in ((None, {"output.zst"}), (str(tmp_path / "archive"), set[str]())):
         async with new_worker(state_dir, archive_url=url, pack=True) as worker:
-            while {"output", "output.zst", "output.zst.unfinished"} & files(state_dir, large) != kept:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
+            await until(lambda kept=kept: FORMS & files(state_dir, large) == kept)
             assert await read(worker, large) == expected
             assert "output" in files(state_dir, small)
 
@@ -343,8 +344,7 @@ async def test_an_archive_in_s3(state_dir: Path, s3: subprocess.Popen[bytes], mo
         assert await run("import s3fs; print(s3fs.S3FileSystem().find('bucket'))") == (0, b"[]\n")
         os.kill(s3.pid, signal.SIGSTOP)
         archiving = asyncio.ensure_future(executor_of(worker).archive_output(local.id))
-        while "output.zst" not in files(state_dir, local):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
+        await until(lambda: "output.zst" in files(state_dir, local))
         archiving.cancel()  # as when a worker is left
         await asyncio.wait([archiving])
         assert await read(worker, local) == at_home

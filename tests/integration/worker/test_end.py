@@ -20,6 +20,7 @@ from jobworker.runtime import protocol
 from jobworker.runtime.jobdir import JobDir
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import NewWorker
+from tests.support.polling import until, until_job
 from tests.support.workers import LIMIT, Gate, gone, job_pids, output_of, said, shell, supervisor_of
 
 NOW = timedelta(0)
@@ -204,8 +205,7 @@ async def test_the_leader_may_end_before_the_grace_is_over_while_others_still_wo
     job = await worker.start(shell(f'sh -c "{child}" & sleep 4246'), "ada")
     await said(worker, job)
     stop = asyncio.ensure_future(worker.stop(job.id, by="ada", grace=LONG))
-    while len(job_pids(job.id)) > 1:  # noqa: ASYNC110 - until the leader is gone; nobody tells us
-        await asyncio.sleep(0.005)
+    await until(lambda: len(job_pids(job.id)) == 1)  # the leader is gone
     assert not stop.done()
     gate.open()
     assert (await stop).state is JobState.STOPPED
@@ -257,8 +257,7 @@ async def test_a_stop_goes_on_when_its_caller_has_gone(worker: Worker) -> None:
     job = await worker.start(shell("echo ready; sleep 4247"), "ada")
     await said(worker, job)
     call = asyncio.ensure_future(worker.stop(job.id, by="ada"))
-    while (await worker.get(job.id)).stop is None:  # noqa: ASYNC110 - until it is under way
-        await asyncio.sleep(0)
+    await until_job(worker.get, job.id, lambda job: job.stop)
     call.cancel()
     assert (await end_of(worker, job)).cause is Cause.STOPPED
 
@@ -274,11 +273,10 @@ async def test_children_that_outlive_the_first_process_are_killed(worker: Worker
 async def test_children_may_finish_if_the_job_says_so(worker: Worker, new_gate: Callable[[], Gate]) -> None:
     """With WAIT the job ends with its last process, its output is complete and the code is the first one's."""
     gate = new_gate()
-    script = f"echo $$; echo ready; (setsid sh -c 'read x < {gate.path}; echo late' &); exit 8"
+    script = f"echo $$; (setsid sh -c 'echo ready; read x < {gate.path}; echo late' &); exit 8"
     job = await worker.start(shell(script, child_policy=ChildPolicy.WAIT), "ada")
     leader = (await said(worker, job)).split()[0]
-    while int(leader) in job_pids(job.id):  # noqa: ASYNC110 - until only the child is left
-        await asyncio.sleep(0.005)
+    await until(lambda: int(leader) not in job_pids(job.id))
     assert (await worker.get(job.id)).state is JobState.RUNNING
     await worker.signal(job.id, signal.SIGKILL)  # the group of the first process is gone: nobody is hit
     gate.open()

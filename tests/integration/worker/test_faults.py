@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from jobworker.worker import running as running_module
 from tests.integration.worker.conftest import NewWorker, choose
 from tests.integration.worker.test_start import cgroup_of
 from tests.support.jobs import accepted_job
+from tests.support.polling import until
 from tests.support.workers import Gate, gone, job_pids, output_of, said, shell, supervisor_of
 
 # A start that hangs between its output file and the execution of its program, at will: the job is born frozen.
@@ -59,8 +60,7 @@ def frost(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Frost]:
 
 async def launching(state_dir: Path) -> str:
     """The id of the job whose program is about to be executed."""
-    while not (found := [job for job in (state_dir / "jobs").iterdir() if _is_launching(job)]):  # noqa: ASYNC110 - it hangs there
-        await asyncio.sleep(0.002)
+    found = await until(lambda: [job for job in (state_dir / "jobs").iterdir() if _is_launching(job)])  # it hangs there
     return found[0].name
 
 
@@ -141,7 +141,7 @@ async def test_a_start_outlives_the_spawners_that_are_killed(state_dir: Path) ->
             if spawner.pid not in killed:
                 os.kill(spawner.pid, signal.SIGKILL)
                 killed.add(spawner.pid)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # looks as often as it can, so that each dies as soon as it is there
         assert (await (await start).outcome()).end.exit_code == 3
 
 
@@ -168,7 +168,7 @@ async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_di
         job_id = await launching(state_dir)
         supervisor = supervisor_of(job_id)
         start.cancel()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop, so that it knows
         frost.thaw()
         with pytest.raises(asyncio.CancelledError):
             await start
@@ -189,7 +189,7 @@ async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_di
         for steps in range(40):  # at every await of a start that does not hang
             start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4272"))))
             for _ in range(steps):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # one turn of the loop
             if not start.cancel():  # it was faster
                 now = StopRequest(requested_by="ada", request_time=datetime.now(UTC), grace=timedelta(0))
                 await start.result().request_stop(now)
@@ -297,9 +297,20 @@ async def test_an_end_is_told_even_if_the_store_cannot_remember_it_yet(failing: 
     assert await failing.worker.get(job.id) == ended
     assert await output_of(failing.worker, job) == b"ready\n"
     failing.store.refused = frozenset()
-    while not (page := await failing.worker.list(JobFilter(states=frozenset({JobState.FINISHED})))).jobs:  # noqa: ASYNC110 - it tries again in the background
-        await asyncio.sleep(0.002)
-    assert page.jobs == (ended,)
+
+    async def listed() -> Sequence[Job]:
+        return (await failing.worker.list(JobFilter(states=frozenset({JobState.FINISHED})))).jobs
+
+    assert await until(listed) == (ended,)  # it tries again in the background
+
+
+async def until_listed(worker: Worker, count: int) -> None:
+    """Wait until so many jobs are left: they are removed in the background."""
+
+    async def listed() -> bool:
+        return len((await worker.list()).jobs) == count
+
+    await until(listed)
 
 
 async def test_retention_by_age_and_by_size(new_worker: NewWorker, state_dir: Path, gate: Gate) -> None:
@@ -313,16 +324,13 @@ async def test_retention_by_age_and_by_size(new_worker: NewWorker, state_dir: Pa
         running = await worker.start(shell(f"head -c 9000 /dev/zero; echo ready; read x < {gate.path}"), "ada")
         await said(worker, running)
     async with new_worker(retention=Retention(age=timedelta(days=1), total_bytes=9606)) as worker:
-        while (state_dir / "jobs" / ids[0]).exists():  # noqa: ASYNC110 - it works in the background
-            await asyncio.sleep(0.002)
         left = {running.id, ids[2], ids[3]}
-        while {path.name for path in (state_dir / "jobs").iterdir()} != left or len((await worker.list()).jobs) != 3:  # noqa: ASYNC110 - it works in the background
-            await asyncio.sleep(0.002)
+        await until(lambda: {path.name for path in (state_dir / "jobs").iterdir()} == left)
+        await until_listed(worker, 3)
         assert {job.id for job in (await worker.list()).jobs} == left
     before = datetime.now(UTC)
     async with new_worker(retention=Retention(age=timedelta(0))) as worker:
-        while len((await worker.list()).jobs) > 1:  # noqa: ASYNC110 - it works in the background
-            await asyncio.sleep(0.002)
+        await until_listed(worker, 1)
         assert [path.name for path in (state_dir / "jobs").iterdir()] == [running.id]
         gate.open()
         end = (await worker.wait(running.id)).end

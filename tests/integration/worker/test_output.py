@@ -18,6 +18,7 @@ from jobworker.core.job import Job
 from jobworker.core.spec import JobSpec
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import needs_root
+from tests.support.polling import until
 from tests.support.workers import LIMIT, Gate, chunks_of, open_files, output_of, said, shell
 
 ODD = bytes(range(256)) * 300 + b"\xff\xfe\x00" + b"no newline at the end"
@@ -102,8 +103,7 @@ async def test_150_followers_of_one_job_are_complete(worker: Worker, gate: Gate,
     )
     await said(worker, job)
     followers = [asyncio.ensure_future(output_of(worker, job)) for _ in range(150)]
-    while open_files().count(str(worker_output(worker, job))) < 150:  # noqa: ASYNC110 - until all are there
-        await asyncio.sleep(0)
+    await until(lambda: open_files().count(str(worker_output(worker, job))) == 150)
     assert open_files().count("anon_inode:inotify") == 1
     gate.open()
     async with asyncio.timeout(60):
@@ -128,8 +128,7 @@ async def test_a_follower_that_leaves_leaves_nothing(worker: Worker, gate: Gate)
         async with aclosing(chunks_of(worker, job.id)):
             pass
         waiting = asyncio.ensure_future(output_of(worker, job))
-        while open_files() == files:  # noqa: ASYNC110 - until it has begun
-            await asyncio.sleep(0)
+        await until(lambda: sorted(open_files()) != files)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

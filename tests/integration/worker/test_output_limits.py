@@ -22,6 +22,7 @@ from jobworker.executors import local
 from jobworker.executors.directories import disk_bytes
 from jobworker.worker import Chunk, Gap, OutputPolicy, Retention, Selection, Worker, space
 from tests.integration.worker.conftest import NewWorker
+from tests.support.polling import until_job
 from tests.support.workers import LIMIT, Gate, said, shell, supervisor_of
 
 SIZE = 65_536
@@ -181,12 +182,11 @@ async def test_followers_of_a_ring_get_every_byte_right_or_a_gap(worker: Worker,
                     gaps.append(piece)
                 else:
                     assert piece.data == lines(piece.offset, piece.end), (number, piece.offset)
-                    await asyncio.sleep(0.001 * (number % 5))
+                    await asyncio.sleep(0.001 * (number % 5))  # it waits for nothing: some have to be slow
         seen.append((gaps, offset))
 
     followers = [asyncio.ensure_future(follow(number)) for number in range(20)]
-    while (await worker.get(job.id)).output_first_offset < 20_000_000:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.01)
+    await until_job(worker.get, job.id, lambda job: job.output_first_offset >= 20_000_000)
     stop.touch()
     await asyncio.gather(*followers)
     ended = await worker.wait(job.id)
@@ -229,8 +229,7 @@ async def test_a_limit_is_by_default_and_has_a_maximum(new_worker: NewWorker) ->
 async def test_what_a_job_that_was_killed_has_dropped_is_known(worker: Worker, gate: Gate, *, lost: bool) -> None:
     """A stop in the middle of dropping, or the death of the supervisor, changes nothing in what is told."""
     job = await worker.start(limited(f"{numbered(100_000)}; read x < {gate.path}", OverflowPolicy.DROP), "ada")
-    while (await worker.get(job.id)).output_bytes < 100_000 * LINE:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.002)
+    await until_job(worker.get, job.id, lambda job: job.output_bytes == 100_000 * LINE)
     gap = Gap(offset=SIZE, length=100_000 * LINE - SIZE, reason=GapReason.LIMIT)
     assert await checked(worker.stream(job.id, follow=False)) == ([gap], gap.end)
     if lost:

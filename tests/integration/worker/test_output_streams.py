@@ -122,10 +122,10 @@ async def test_output_says_when_it_arrived_and_can_be_selected_by_it(worker: Wor
 
 
 async def tick() -> datetime:
-    """A time that is later than all before by more than what counts as one time."""
-    await asyncio.sleep(0.005)
+    """A time that is later than all before and earlier than all after, by more than what counts as one time: 1 ms."""
+    await asyncio.sleep(0.005)  # it waits for no event: times are what is tried, so that time has to pass
     now = datetime.now(UTC)
-    await asyncio.sleep(0.005)
+    await asyncio.sleep(0.005)  # as above
     return now
 
 

@@ -23,8 +23,8 @@ from jobworker.runtime.spawner import SPARE
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import NewWorker, needs_root
 from tests.integration.worker.test_start import cgroup_of, job_cgroups
+from tests.support.polling import until
 from tests.support.workers import (
-    LIMIT,
     PROJECT,
     Gate,
     job_pids,
@@ -77,8 +77,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 async def only_the_spawner_is_left() -> None:
     """Supervisors exit in a moment, once they have told the end."""
     idle = ["jw-spare"] * SPARE + ["jw-spawner"] + ["jw-standby"] * 2 * COUNT
-    while children() != idle:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0)
+    await until(lambda: children() == idle)
 
 
 def children() -> list[str]:
@@ -108,15 +107,11 @@ async def test_ended_jobs_leave_nothing_open(tree: str, worker: Worker, state_di
             await worker.start(JobSpec(argv=("no-such-program",)), "ada")
         for job in jobs:
             await worker.wait(job.id)
-    while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - those that are about to end
-        await asyncio.sleep(0)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)
     await only_the_spawner_is_left()
-    async with asyncio.timeout(LIMIT):  # the loop closes the connections of supervisors that have just gone
-        while kinds_of_open_files() != files:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0)
+    await until(lambda: kinds_of_open_files() == files)  # the connections of supervisors close after these have gone
     assert not list(worker._running)  # pyright: ignore[reportPrivateUsage] - nothing shows what is remembered too long
-    while tree == "cgroup" and job_cgroups(state_dir):  # noqa: ASYNC110
-        await asyncio.sleep(0.005)  # supervisors remove theirs after they have told the end, and tell nobody
+    await until(lambda: tree != "cgroup" or not job_cgroups(state_dir))  # removed after the end has been told
 
 
 async def test_leaving_a_worker_leaves_no_process_and_no_cgroup(

@@ -22,6 +22,7 @@ from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause, JobState
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import NewWorker
+from tests.support.polling import until, until_job
 from tests.support.workers import Gate, gone, job_pids, output_of, said, shell, supervisor_of, worker_process
 
 NOW = timedelta(0)
@@ -29,13 +30,15 @@ NOW = timedelta(0)
 
 async def own_spawner() -> int:
     """The spawner of the worker in this process; a start asks for one if there is none, or it is just coming up."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    while True:
-        for child in children.read_text().split():
-            with suppress(FileNotFoundError, ProcessLookupError):  # it has just died
-                if Path(f"/proc/{child}/comm").read_text() == "jw-spawner\n":
-                    return int(child)
-        await asyncio.sleep(0)
+    return await until(_own_spawner)
+
+
+def _own_spawner() -> int | None:
+    for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just died
+            if Path(f"/proc/{child}/comm").read_text() == "jw-spawner\n":
+                return int(child)
+    return None
 
 
 async def test_a_job_outlives_its_daemon(tree: str, state_dir: Path, new_worker: NewWorker, gate: Gate) -> None:
@@ -124,8 +127,7 @@ async def test_a_job_whose_supervisor_is_killed_is_lost_and_its_processes_are_go
     """LOST at once, whatever its processes did to get away; the output so far can be read; the next job is well."""
     job = await worker.start(shell(LOSABLE), "ada")
     await said(worker, job, b"two\n")
-    while len(job_pids(job.id)) < 6:  # noqa: ASYNC110 - until all are there
-        await asyncio.sleep(0.005)
+    await until(lambda: len(job_pids(job.id)) == 6)
     pids = job_pids(job.id)
     assert worker.info.process_tracking == tree
     following = asyncio.ensure_future(output_of(worker, job))
@@ -148,8 +150,7 @@ async def test_a_supervisor_that_is_killed_while_no_daemon_is_there(
     with worker_process(state_dir, tree) as daemon:
         job_id = daemon.call("start", argv=["sh", "-c", LOSABLE])
         daemon.call("said", job_id=job_id, wanted="two\n")
-        while len(job_pids(job_id)) < 6:  # noqa: ASYNC110 - until all are there
-            await asyncio.sleep(0.005)
+        await until(lambda: len(job_pids(job_id)) == 6)
         daemon.kill()
     pids = job_pids(job_id)
     supervisor = supervisor_of(job_id)
@@ -167,8 +168,7 @@ async def test_a_supervisor_and_its_burial_may_die_in_the_middle_of_a_stop(tree:
     job = await worker.start(shell("trap '' TERM; echo ready; while :; do sleep 0.01; done"), "ada")
     await said(worker, job)
     stop = asyncio.ensure_future(worker.stop(job.id, by="bob", grace=timedelta(hours=1)))
-    while (await worker.get(job.id)).stop is None:  # noqa: ASYNC110 - until it is under way
-        await asyncio.sleep(0)
+    await until_job(worker.get, job.id, lambda job: job.stop)
     os.kill(supervisor_of(job.id), signal.SIGKILL)
     with pytest.raises(JobEndedError, match="already lost"):
         await stop
@@ -216,7 +216,7 @@ async def test_a_start_that_was_not_answered_runs_once_or_never(
                 seen = progress_of(state_dir, request_id)
                 if seen >= moment:
                     break
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # looks as often as it can, so that the kill comes at this moment
             daemon.kill()
     async with new_worker() as worker:
         assert not worker.recovery.unreadable
@@ -334,9 +334,8 @@ async def test_after_a_reboot_jobs_are_lost_and_no_process_is_touched(
     supervisor = supervisor_of(job_id)
     os.kill(supervisor, signal.SIGKILL)
     gone([supervisor])
-    while len(pids := job_pids(job_id)) != 1:  # noqa: ASYNC110 - the kernel kills the first process in a moment
-        await asyncio.sleep(0.005)
-    survivor = pids[0]
+    await until(lambda: len(job_pids(job_id)) == 1)  # the kernel kills the first process in a moment
+    (survivor,) = job_pids(job_id)
     records = state_dir / "jobs" / job_id / "records"
     spec, rest = records.read_bytes().split(b"\n", 1)
     record = json.loads(spec)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import signal
@@ -18,6 +17,7 @@ from jobworker.linux import process
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import NewWorker, choose
 from tests.integration.worker.test_start import cgroup_of
+from tests.support.polling import until
 from tests.support.workers import gone, shell, worker_process
 
 
@@ -33,9 +33,8 @@ def standbys(ancestor: int) -> list[int]:
 
 async def all_stand_by(ancestor: int) -> list[int]:
     """The same, as soon as there are all."""
-    while len(pids := standbys(ancestor)) < 2 * COUNT:  # noqa: ASYNC110 - they tell nobody here
-        await asyncio.sleep(0.002)
-    return pids
+    await until(lambda: len(standbys(ancestor)) == 2 * COUNT)
+    return standbys(ancestor)
 
 
 async def test_they_end_with_their_daemon_and_are_taken_for_no_jobs(
@@ -108,8 +107,7 @@ async def test_a_group_that_a_supervisor_has_left_goes_with_its_job(
     job = await worker.start(shell("true"), "ada")
     await worker.wait(job.id)
     group = cgroup_of(state_dir) / job.id
-    while group.is_dir():  # noqa: ASYNC110 - its supervisor is just removing it, and tells nobody
-        await asyncio.sleep(0)
+    await until(lambda: not group.is_dir())  # its supervisor is just removing it
     group.mkdir()
     await worker.remove(job.id)
     assert not group.exists()
@@ -128,11 +126,9 @@ async def test_nothing_is_left_of_those_that_have_died_free(tree: str, worker: W
                 os.kill(pid, signal.SIGKILL)
         gone(pids)
         await worker.wait((await worker.start(shell("true"), "ada")).id)
-        while dead & left_of_standbys(state_dir, tree):  # noqa: ASYNC110 - it is done in the background
-            await asyncio.sleep(0.002)
+        await until(lambda dead=dead: not dead & left_of_standbys(state_dir, tree))
     await all_stand_by(os.getpid())
-    while len(list(Path("/proc/self/fd").iterdir())) > before:  # noqa: ASYNC110 - as above
-        await asyncio.sleep(0.002)
+    await until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
 
 
 def left_of_standbys(state_dir: Path, tree: str) -> set[str]:

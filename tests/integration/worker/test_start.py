@@ -293,7 +293,7 @@ async def test_a_start_goes_on_when_its_caller_has_gone(worker: Worker) -> None:
     """A cancelled call with a request id has started its job all the same, and repeating it finds that job."""
     request_id = str(uuid.uuid4())
     call = asyncio.ensure_future(worker.start(shell("exit 7"), "ada", request_id))
-    await asyncio.sleep(0)  # let it begin
+    await asyncio.sleep(0)  # one turn of the loop, so that it has begun
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -312,7 +312,7 @@ async def test_a_worker_that_is_left_in_the_middle_of_starts_lets_them_come_to_t
     async def leave() -> None:
         async with new_worker() as worker:
             starts.extend(asyncio.ensure_future(worker.start(shell("exit 3"), "ada")) for _ in range(10))
-            await asyncio.sleep(0)  # let them begin
+            await asyncio.sleep(0)  # one turn of the loop, so that they have begun
             raise RuntimeError("left")
 
     with pytest.raises(RuntimeError, match="left"):

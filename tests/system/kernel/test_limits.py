@@ -17,7 +17,8 @@ from jobworker.core.state import Cause, JobState
 from jobworker.core.usage import Usage
 from jobworker.worker import Worker, local_worker
 from tests.support.kernel import all_groups, group_of, groups_of, stat
-from tests.support.workers import LIMIT, Gate, job_pids, output_of, said
+from tests.support.polling import until
+from tests.support.workers import Gate, job_pids, output_of, said
 
 pytestmark = pytest.mark.system
 
@@ -119,9 +120,7 @@ async def test_a_fork_bomb_stays_in_its_group_and_goes_with_it(worker: Worker) -
     """As the job's first act it meets pids.max; no process is outside, and a stop leaves neither process nor group."""
     job = await worker.start(limited(BOMB, Limits(pids=20)), "ada")
     group = group_of(job.id)
-    async with asyncio.timeout(LIMIT):
-        while stat(group, "pids.events")["max"] < 5:  # noqa: ASYNC110 - the kernel counts
-            await asyncio.sleep(0)
+    await until(lambda: stat(group, "pids.events")["max"] >= 5)
     assert int((group / "pids.current").read_text()) <= 20
     for pid in job_pids(job.id):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended

@@ -17,6 +17,6 @@ async def test_output_is_live_in_a_folder_of_the_root_file_system(gate: Gate) ->
         async with asyncio.timeout(LIMIT), local_worker(Path(folder) / "state", stop_jobs_on_exit=True) as worker:
             job = await worker.start(shell(f"read x < {gate.path}; echo ready; sleep 1000"), "ada")
             following = asyncio.ensure_future(said(worker, job))
-            await asyncio.sleep(0)  # for it to have begun
+            await asyncio.sleep(0)  # one turn of the loop, so that it has begun
             gate.open()
             await following

@@ -14,7 +14,8 @@ import pytest
 from jobworker.core.state import JobState
 from jobworker.worker import Worker
 from tests.support.kernel import groups_of
-from tests.support.workers import LIMIT, Gate, job_pids, said, shell
+from tests.support.polling import until, until_job
+from tests.support.workers import Gate, job_pids, said, shell
 
 
 @pytest.fixture
@@ -54,12 +55,9 @@ async def test_a_process_that_cannot_be_killed_is_reported_and_keeps_nobody(
     (writer,) = job_pids(job.id)
     with frozen(disk):
         gate.open()
-        async with asyncio.timeout(LIMIT):
-            while Path(f"/proc/{writer}/stat").read_text().rpartition(")")[2].split()[0] != "D":  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
-            stop = asyncio.ensure_future(worker.stop(job.id, by="bob", grace=timedelta(0)))
-            while not (held := await worker.get(job.id)).unkillable_pids:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.1)
+        await until(lambda: Path(f"/proc/{writer}/stat").read_text().rpartition(")")[2].split()[0] == "D")
+        stop = asyncio.ensure_future(worker.stop(job.id, by="bob", grace=timedelta(0)))
+        held = await until_job(worker.get, job.id, lambda job: job.unkillable_pids)
         assert (held.state, held.unkillable_pids) == (JobState.RUNNING, (writer,))
         assert held.stop is not None
         assert not stop.done()
@@ -67,6 +65,4 @@ async def test_a_process_that_cannot_be_killed_is_reported_and_keeps_nobody(
         assert (other.state, other.end and other.end.exit_code) == (JobState.FINISHED, 3)
     stopped = await stop
     assert (stopped.state, stopped.unkillable_pids) == (JobState.STOPPED, ())
-    async with asyncio.timeout(LIMIT):
-        while groups_of(job.id):  # noqa: ASYNC110 - supervisors remove theirs after they have told the end
-            await asyncio.sleep(0.01)
+    await until(lambda: not groups_of(job.id))  # supervisors remove theirs after they have told the end

@@ -16,7 +16,7 @@ from jobworker.cli.raw_output import RawOutput
 async def main():
     output = RawOutput()
     writing = asyncio.ensure_future(output.write(bytes(10_000_000)))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop, so that it waits for the reader
     writing.cancel()
 
 asyncio.run(main())

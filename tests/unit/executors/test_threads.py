@@ -62,7 +62,7 @@ async def test_usage_is_read_beside_the_event_loop(tmp_path: Path) -> None:
     may, seen = threading.Event(), list[int]()
     async with LocalExecutor.open(LocalSettings(directory=tmp_path, cgroups="off")) as executor:
         reading = asyncio.ensure_future(executor.usages(cast("Sequence[Execution]", [Slow(may, seen)] * 50)))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop, so that it has begun
         may.set()
         assert await reading == [None] * 50
     assert len(set(seen)) == 1

@@ -26,6 +26,7 @@ from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
 from jobworker.store.sqlite import SqliteStore
 from jobworker.worker import Worker
+from tests.support.polling import until
 from tests.unit.worker.place import USAGE, Place
 
 MIB = 1024**2
@@ -140,7 +141,7 @@ async def test_two_updates_at_once_are_both_in_force(worker: Worker, place: Plac
     async with asyncio.TaskGroup() as group:
         for limits in (Limits(pids=5), Limits(cpus=2)):
             group.create_task(worker.update(job.id, limits))
-        await asyncio.sleep(0)  # both have begun
+        await asyncio.sleep(0)  # one turn of the loop, so that both have begun
         played.may_update.set()
     assert (await worker.get(job.id)).limits == Limits(pids=5, cpus=2)
     assert played.limits == [Limits(pids=5), Limits(pids=5, cpus=2)]
@@ -153,8 +154,7 @@ async def test_an_update_goes_on_without_its_caller(worker: Worker, place: Place
     played = place.played(job)
     played.may_update.clear()
     update = asyncio.ensure_future(worker.update(job.id, Limits(pids=5)))
-    while not played.before:  # noqa: ASYNC110 - it begins in the next turns of the loop
-        await asyncio.sleep(0)
+    await until(lambda: played.before)
     update.cancel()
     with pytest.raises(asyncio.CancelledError):
         await update

@@ -18,6 +18,7 @@ from jobworker.store.sqlite import SqliteStore
 from jobworker.worker import worker as worker_
 from jobworker.worker.retention import Retention
 from jobworker.worker.worker import Worker
+from tests.support.polling import until
 from tests.unit.worker.place import Place
 
 SPEC = JobSpec(argv=("true",))
@@ -63,8 +64,7 @@ async def test_retention_goes_on_after_a_lack_of_descriptors(tmp_path: Path, mon
     ):
         await worker.start(SPEC, "ada")
         place.failures = 2
-        while place.failures:  # noqa: ASYNC110 - it works in the background
-            await asyncio.sleep(0)
+        await until(lambda: not place.failures)
         ended = await worker.start(SPEC, "ada")
         place.played(ended).end()
         await worker.wait(ended.id)
@@ -72,8 +72,10 @@ async def test_retention_goes_on_after_a_lack_of_descriptors(tmp_path: Path, mon
 
 
 async def _is_gone(worker: Worker, job_id: str) -> None:
-    while await worker.owner(job_id) is not None:  # noqa: ASYNC110 - it works in the background
-        await asyncio.sleep(0.001)
+    async def gone() -> bool:
+        return await worker.owner(job_id) is None
+
+    await until(gone)  # it works in the background
 
 
 async def test_a_start_says_that_the_space_cannot_be_told(tmp_path: Path) -> None:
