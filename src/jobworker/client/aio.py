@@ -32,7 +32,7 @@ from jobworker.client.credentials import Credentials, Pem
 from jobworker.client.results import JobFailedError, RunResult, RunTimeoutError, ServerInfo
 from jobworker.client.stream import OutputStream
 from jobworker.core.address import Address
-from jobworker.core.checks import duration
+from jobworker.core.checks import duration, of_type
 from jobworker.core.errors import InvalidArgumentError, JobEndedError, JobNotFoundError
 from jobworker.core.job import Job, check_signal, checked_grace
 from jobworker.core.limits import Limits
@@ -248,7 +248,7 @@ class AsyncClient:
 
     async def list(self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE) -> AsyncGenerator[Job]:
         """The jobs for which a filter holds, newest first; asks for `page_size` of them at a time."""
-        where = where or JobFilter()
+        where = JobFilter() if where is None else of_type("where", where, JobFilter, "JobFilter")
         token: str | None = None
         while True:
             request = filter_message(where, page_size=page_size, page_token=token)

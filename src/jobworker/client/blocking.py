@@ -65,7 +65,11 @@ class Client:
     def start(
         self, command: Sequence[str] | JobSpec, *, request_id: str | None = None, **fields: Unpack[SpecFields]
     ) -> Job:
-        """Start a command; keywords: `request_id` and those of `SpecFields` (`env`, `cwd`, `time_limit`, ...)."""
+        """Start a command, given as its argv and the other fields of its spec, or as a whole spec.
+
+        Keywords: `request_id` and those of `SpecFields` (`env`, `cwd`, `time_limit`, ...). It starts one job, however
+        often it has to be sent.
+        """
         return self._loop.run(self._client.start(command, request_id=request_id, **fields))
 
     def run(
@@ -77,65 +81,85 @@ class Client:
         request_id: str | None = None,
         **fields: Unpack[SpecFields],
     ) -> RunResult:
-        """Run a command to its end; keywords: those of `start`, `check`, `timeout` (seconds or `timedelta`)."""
+        """Start a command and wait for its end; like `subprocess.run`. Keywords: as of `start`, and these.
+
+        After `timeout`, a `timedelta` or seconds, the job is killed, and `RunTimeoutError` raised. With `check`,
+        `JobFailedError` is raised unless it exits with 0. Both carry the result.
+        """
         return self._loop.run(self._client.run(command, check=check, timeout=timeout, request_id=request_id, **fields))
 
     def stream(
         self, job_id: str, offset: int = 0, *, follow: bool = True, **fields: Unpack[SelectionFields]
     ) -> BlockingOutputStream:
-        """Output; keywords: `follow`, `tail` (lines), `streams`, `since`, `until` (aware times), `times`."""
+        """The job's output from a byte offset on: what is there and, with `follow`, what comes until its end.
+
+        Keywords for less than all: `tail` (lines), `streams`, `since`, `until` (aware times); `times` asks for the time
+        of each chunk. What is missing of the output shows in the iterator's `gaps`.
+        """
         return BlockingOutputStream(self._client.stream(job_id, offset, follow=follow, **fields), self._loop)
 
     def wait(self, job_id: str) -> Job:
-        """See `AsyncClient.wait`."""
+        """Wait until a job has ended. Survives reconnects."""
         return self._loop.run(self._client.wait(job_id))
 
     def stop(self, job_id: str, *, grace: timedelta | float | None = None, signal: int | None = None) -> Job:
-        """Stop a job; keywords: `grace` (seconds or `timedelta`), `signal` (a number)."""
+        """Ask a job to end, kill it after `grace` (a `timedelta` or seconds), and return when it has ended.
+
+        `None` means the server's default: 10 seconds, SIGTERM. Raises `JobEndedError` if it had ended by itself.
+        """
         return self._loop.run(self._client.stop(job_id, grace=grace, signal=signal))
 
     def signal(self, job_id: str, number: int) -> None:
-        """See `AsyncClient.signal`."""
+        """Send a signal, by its number, to a job. Not repeated when its answer is lost: that would send two."""
         self._loop.run(self._client.signal(job_id, number))
 
     def pause(self, job_id: str) -> Job:
-        """See `AsyncClient.pause`."""
+        """Have a job stand still, its time limit included, until it is resumed.
+
+        Raises `JobEndedError`, and `PauseNotSupportedError` where the server cannot do it.
+        """
         return self._loop.run(self._client.pause(job_id))
 
     def resume(self, job_id: str) -> Job:
-        """See `AsyncClient.resume`."""
+        """Let a paused job go on; one that is not paused goes on as it does."""
         return self._loop.run(self._client.resume(job_id))
 
     def update(self, job_id: str, limits: Limits, *, clear: Iterable[str] = ()) -> Job:
-        """See `AsyncClient.update`."""
+        """Change the limits of a running job that are set in `limits`; those of `clear` become the server's default.
+
+        All change, or none. Raises `JobEndedError`, `LimitAboveMaximumError` and `LimitNotEnforceableError`.
+        """
         return self._loop.run(self._client.update(job_id, limits, clear=clear))
 
     def usage(self, job_id: str) -> Usage:
-        """See `AsyncClient.usage`."""
+        """What a job has used up to now or, once it has ended, in all.
+
+        Raises `JobEndedError` where nobody knows that, as of a job that was lost.
+        """
         return self._loop.run(self._client.usage(job_id))
 
     def usages(self, *, owner: str | None = None, page_size: int = DEFAULT_PAGE_SIZE) -> Iterator[tuple[Job, Usage]]:
-        """See `AsyncClient.usages`."""
+        """The running jobs, newest first, each with what it has used up to now; asks for `page_size` at a time."""
         usages = self._client.usages(owner=owner, page_size=page_size)
         while (one := self._loop.run(_next(usages))) is not None:
             yield one
 
     def get(self, job_id: str) -> Job:
-        """See `AsyncClient.get`."""
+        """One job as it is now."""
         return self._loop.run(self._client.get(job_id))
 
     def list(self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE) -> Iterator[Job]:
-        """See `AsyncClient.list`."""
+        """The jobs for which a filter holds, newest first; asks for `page_size` of them at a time."""
         jobs = self._client.list(where, page_size=page_size)
         while (job := self._loop.run(_next(jobs))) is not None:
             yield job
 
     def remove(self, job_id: str) -> None:
-        """See `AsyncClient.remove`."""
+        """Forget an ended job and delete its output. Raises `JobNotEndedError`."""
         self._loop.run(self._client.remove(job_id))
 
     def server_info(self) -> ServerInfo:
-        """See `AsyncClient.server_info`."""
+        """What the server is and what it can enforce."""
         return self._loop.run(self._client.server_info())
 
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from jobworker.client import Client
+from jobworker.client import AsyncClient, Client
 from jobworker.core.errors import JobNotFoundError
 from tests.unit.client.scripted import (
     ALICE,
@@ -79,3 +79,13 @@ def test_an_abandoned_client_lets_the_program_end() -> None:
     code = "from jobworker.client import Client; c = Client('localhost:1', ca=b'', cert=b'', key=b''); print('end')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in dir(AsyncClient) if not name.startswith("_") and name != "connected"]
+)
+def test_every_method_is_there_and_described(name: str) -> None:
+    """Whoever uses it need not read about another class."""
+    description = getattr(Client, name).__doc__
+    assert description
+    assert "AsyncClient" not in description

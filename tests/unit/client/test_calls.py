@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -219,6 +219,14 @@ async def test_what_the_wire_has_no_room_for() -> None:
             await client.stop(ENDED.id, signal=0)
         with pytest.raises(InvalidArgumentError, match="grace"):
             await client.stop(ENDED.id, grace=timedelta.max)
+
+
+async def test_a_filter_is_a_filter() -> None:
+    """What is none is refused before anything is sent, and not at some attribute that it lacks."""
+    async with scripted_server() as script, client_of(script) as client:
+        with pytest.raises(InvalidArgumentError, match="is no JobFilter"):
+            await anext(client.list(cast("Any", {"owner": "alice"})))
+        assert not script.requests
 
 
 async def test_fields_complete_a_spec() -> None:
