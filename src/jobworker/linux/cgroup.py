@@ -18,7 +18,7 @@ from jobworker.linux import kernel_file
 # cannot be interrupted.
 FREEZE_PATIENCE = 2.0
 REMOVE_PATIENCE = 5.0  # seconds that an empty group may refuse to go; it takes milliseconds, and 1 s was too short
-_REMOVE_INTERVAL = 0.02
+_REMOVE_INTERVAL = 0.02  # seconds between two tries
 
 _MODE = 0o755  # whatever the umask: runtimes size themselves by the limits of the group that they are in
 _CPUS = "cpuset.cpus"

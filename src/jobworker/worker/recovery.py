@@ -19,10 +19,8 @@ from jobworker.worker.live import LiveJob
 # For all of it. A supervisor that does not answer is given up much earlier and its job adopted all the same.
 RECOVERY_BUDGET = 60.0
 AT_A_TIME = 32  # directories that are looked at side by side; each holds a few descriptors meanwhile
-
-
-ATTEMPTS = 10
-RETRY = 0.5  # seconds between them
+ATTEMPTS = 10  # at looking at one, before it counts as unreadable
+RETRY = 0.5  # seconds between them: nobody tells when there are descriptors again
 # What a damaged record, or none where there should be one, leads to.
 UNREADABLE = (JobworkerError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
