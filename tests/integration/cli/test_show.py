@@ -218,6 +218,18 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(alice: Program) -> 
     alice("status", ended, code=1)
 
 
+def test_several_are_acted_on_at_once(alice: Program) -> None:
+    """`stop`, `pause` and `resume` take several jobs; one that refuses does not keep the others, and the code is 1."""
+    ended, *jobs = (alice.start(*command) for command in (["true"], ["sleep", "60"], ["sleep", "60"]))
+    alice("wait", ended)
+    for verb, done in (("pause", "is paused"), ("resume", "goes on"), ("stop", "is stopped")):
+        told = alice(verb, jobs[0], ended, jobs[1][:8], code=1).stderr.splitlines()
+        assert told[-1] == f"jobworker: cannot {verb} job {ended}: already finished"
+        assert {line.partition(";")[0] for line in told[:-1]} == {f"jobworker: job {job_id} {done}" for job_id in jobs}
+    again = alice("stop", *jobs, "--output", "json").text
+    assert {json.loads(part)["id"] for part in again.replace("}\n{", "}\n\0{").split("\0")} == set(jobs)
+
+
 def test_a_shell_completes_ids(alice: Program) -> None:
     """Those of the caller's jobs that begin so; nothing, and no complaint, where the server cannot be asked."""
     job_id = alice.start("true")
