@@ -183,6 +183,11 @@ class ServerSettings:
     max_state_bytes: Annotated[
         int | None, SIZE, "No job is started while the output of all takes more of the disk; no bound by default."
     ] = None
+    output_watch: Annotated[
+        Literal["auto", "inotify", "poll"],
+        _one_of("auto", "inotify", "poll"),
+        "How new output is noticed: the kernel tells (inotify), or it is looked for; by default as state_dir takes it.",
+    ] = "auto"
     cgroups: Annotated[
         Literal["require", "auto", "off"],
         _one_of("require", "auto", "off"),

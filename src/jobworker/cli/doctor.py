@@ -57,6 +57,7 @@ def doctor(file: Path | None, client_cert: Path | None, output: str, **flags: An
 
 
 def _examine(file: Path | None, client_cert: Path | None, flags: dict[str, Any]) -> Iterator[Finding]:
+    from jobworker.server.doctor.archive import examine_archive
     from jobworker.server.doctor.certificates import examine_certificates
     from jobworker.server.doctor.entrance import examine_audit_log, examine_port
     from jobworker.server.doctor.finding import error, ok, skipped
@@ -81,7 +82,8 @@ def _examine(file: Path | None, client_cert: Path | None, flags: dict[str, Any])
     yield from examine_kernel()
     yield from examine_cgroups(settings.cgroups, settings.limits, state_dir)
     yield from examine_job_user(settings.job_user)
-    yield from examine_state_dir(state_dir, settings.durability)
+    yield from examine_state_dir(state_dir, settings.durability, settings.output_watch)
+    yield from examine_archive(settings.archive_url)
     yield from examine_certificates(**given, client_cert=client_cert)
     yield from examine_port(settings.listen)
     yield from examine_audit_log(settings.audit_log)

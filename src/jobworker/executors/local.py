@@ -7,7 +7,7 @@ import errno
 import os
 import resource
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -24,7 +24,8 @@ from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo, KeptOu
 from jobworker.executors.briefing import Briefing
 from jobworker.executors.directories import JobDirectories, cgroup_of, job_from_records, outcome_from
 from jobworker.executors.execution import LocalExecution
-from jobworker.executors.output import GrowthWatch, can_make_holes, splice_is_seen
+from jobworker.executors.growth import GrowthWatch, OutputWatch, can_splice, watch_for
+from jobworker.executors.output import can_make_holes
 from jobworker.executors.outputs import LocalOutputs
 from jobworker.executors.place import Place, place_name, retake, take_place
 from jobworker.executors.spawner import Spawner
@@ -57,7 +58,8 @@ class LocalSettings:
     `directory` holds a folder a job. `sync` makes records survive a power cut. `user` is whom jobs run as; `None` means
     the user of this process, or "nobody" where that is root. `cgroups` says what becomes of limits and of the groups
     that they need: "require", "auto" (as far as they can be had) or "off". `output_reserve` bytes of the file system
-    are not for output, though no more than a twentieth of it. `archive_url` is where output is archived.
+    are not for output, though no more than a twentieth of it. `output_watch` says how followers are told that output
+    has come: "inotify", "poll", or "auto", by inotify where it can tell. `archive_url` is where output is archived.
     """
 
     directory: Path
@@ -65,14 +67,21 @@ class LocalSettings:
     user: str | None = None
     cgroups: CgroupMode = "auto"
     output_reserve: int = DEFAULT_OUTPUT_RESERVE
+    output_watch: OutputWatch = "auto"
     archive_url: str | None = None
 
 
 class LocalExecutor:
     """An `Executor` for this machine. Made by `open`."""
 
-    def __init__(
-        self, settings: LocalSettings, user: JobUser, place: Place, threads: Threads, retake: Callable[[], None]
+    def __init__(  # noqa: PLR0913, PLR0917 - what `open` has made of the settings
+        self,
+        settings: LocalSettings,
+        user: JobUser,
+        place: Place,
+        threads: Threads,
+        growth: GrowthWatch,
+        retake: Callable[[], None],
     ) -> None:
         self._directories = JobDirectories(settings.directory, sync=settings.sync)
         self._sync = settings.sync
@@ -86,7 +95,7 @@ class LocalExecutor:
         self._taking = asyncio.Lock()
         self._supervisors = Supervisors(self._spawner)
         self._standbys = Standbys(self._stand_by, self._delete_standby)
-        self._growth = GrowthWatch()
+        self._growth = growth
         reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
         self._briefing = Briefing(user=user, boot_id=process.boot_id(), sync=settings.sync, output_reserve=reserve)
         self._outputs = LocalOutputs(
@@ -109,10 +118,12 @@ class LocalExecutor:
             threads = held.enter_context(Threads())
             name = place_name(settings.directory)
             place = await threads.run(held.enter_context, take_place(settings.cgroups, name))
-            executor = cls(settings, user, place, threads, partial(retake, place, name, held))
+            watch = await threads.run(watch_for, settings.directory, settings.output_watch)
+            growth = held.enter_context(closing(GrowthWatch(watch)))
+            executor = cls(settings, user, place, threads, growth, partial(retake, place, name, held))
             held.callback(executor._leave_place)
             await threads.run(executor._tidy)
-            splice = await threads.run(splice_is_seen, settings.directory)
+            splice = await threads.run(can_splice, settings.directory, watch)
             holes = await threads.run(can_make_holes, settings.directory)
             executor._briefing = replace(executor._briefing, splice=splice, holes=holes)
             try:
@@ -123,7 +134,6 @@ class LocalExecutor:
             finally:
                 await executor._standbys.close()
                 await executor._spawner.close()
-                executor._growth.close()
 
     @property
     def info(self) -> ExecutorInfo:

@@ -12,74 +12,14 @@ from pathlib import Path
 from jobworker.core.output import Chunk, Gap, GapReason
 from jobworker.executors.base import CHUNK_BYTES
 from jobworker.executors.files import open_file
+from jobworker.executors.growth import GrowthWatch
 from jobworker.executors.index import FileIndex
+from jobworker.executors.threads import in_thread
 from jobworker.linux import syscalls
 from jobworker.runtime import jobdir
 from jobworker.runtime.gaps import Extent, GapReader
 
 _THREAD_BYTES = 256 * 1024  # a read of less has most likely just been written and is in the page cache
-
-
-class GrowthWatch:
-    """Tells readers that their file has grown: one inotify instance for all, one watch a file.
-
-    The kernel allows 128 instances a user, which is why a reader has none of its own.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._inotify = syscalls.inotify_open()
-        self._readers: dict[int, set[asyncio.Event]] = {}
-        self._loop.add_reader(self._inotify, self._receive)
-
-    def add(self, path: bytes, reader: asyncio.Event) -> int:
-        """Set `reader` whenever the file grows, or one of a directory; returns what `remove` needs."""
-        watch = syscalls.inotify_add(self._inotify, path, syscalls.IN_MODIFY)
-        self._readers.setdefault(watch, set()).add(reader)
-        return watch
-
-    def remove(self, watch: int, reader: asyncio.Event) -> None:
-        """Leave `reader` alone from now on."""
-        readers = self._readers[watch]
-        readers.discard(reader)
-        if not readers:
-            del self._readers[watch]
-            with suppress(OSError):  # the file has been deleted, and the watch with it
-                syscalls.inotify_remove(self._inotify, watch)
-
-    def close(self) -> None:
-        """Give the instance back."""
-        self._loop.remove_reader(self._inotify)
-        os.close(self._inotify)
-
-    def _receive(self) -> None:
-        with suppress(BlockingIOError):
-            for watch in syscalls.inotify_watches(os.read(self._inotify, 64 * 1024)):
-                # After a loss of events everybody has to look.
-                watched = self._readers.values() if watch == -1 else [self._readers.get(watch, set())]
-                for readers in watched:
-                    for reader in readers:
-                        reader.set()
-
-
-def splice_is_seen(directory: Path) -> bool:
-    """Whether who watches a file of a directory is told of what was spliced into it.
-
-    Kernels before 6.4 do not tell it on overlayfs, which containers have; and some file systems take no splice.
-    """
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    instance = syscalls.inotify_open()
-    try:
-        with tempfile.NamedTemporaryFile(dir=directory) as file:
-            syscalls.inotify_add(instance, os.fsencode(file.name), syscalls.IN_MODIFY)
-            os.write(write_end, b"x")
-            os.splice(read_end, file.fileno(), 1)
-            return bool(os.read(instance, 4096))
-    except OSError:  # no event (EAGAIN), no splice (EINVAL), or no room to try
-        return False
-    finally:
-        for fd in (read_end, write_end, instance):
-            os.close(fd)
 
 
 def can_make_holes(directory: Path) -> bool:
@@ -103,13 +43,12 @@ class FileOutput:
         self._gaps_fd = -1
         self._ended = False
         self._event = asyncio.Event()
-        self._growth = growth
         output = self._path(jobdir.OUTPUT)
         self._file = open_file(output)
         self.index = FileIndex(self._path(jobdir.INDEX))
         try:
             # Of the directory: the index is not there before the first output, and tells of all that comes.
-            self._watch = growth.add(directory if indexed else output, self._event)
+            self._unwatch = growth.add(directory if indexed else output, self._event)
         except OSError:
             self.index.close()
             self._file.close()
@@ -156,10 +95,7 @@ class FileOutput:
     async def _read(self, offset: int, size: int) -> bytes:
         if size < _THREAD_BYTES:
             return self._file.read(size, offset)
-        try:
-            return await asyncio.to_thread(self._file.read, size, offset)  # a backlog may come from a disk
-        except RuntimeError:  # there is no thread to be had: that others wait is better than that this one fails
-            return self._file.read(size, offset)
+        return await in_thread(self._file.read, size, offset)  # a backlog may come from a disk
 
     def _look_for_gaps(self) -> None:
         if self._gaps_fd < 0 and not self._ended:
@@ -183,7 +119,7 @@ class FileOutput:
 
     def close(self) -> None:
         """Let go of the output."""
-        self._growth.remove(self._watch, self._event)
+        self._unwatch()
         self.index.close()
         self._file.close()
         if self._gaps_fd >= 0:

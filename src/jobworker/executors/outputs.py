@@ -12,7 +12,8 @@ from jobworker.core.errors import OutputUnavailableError
 from jobworker.executors.archive import Archives, ArchiveThreads
 from jobworker.executors.base import KeptOutput, Output, OutputForm
 from jobworker.executors.directories import BLOCK_BYTES, JobDirectories, disk_bytes
-from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.growth import GrowthWatch
+from jobworker.executors.output import FileOutput
 from jobworker.executors.threads import Threads
 from jobworker.runtime import jobdir
 

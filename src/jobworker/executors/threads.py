@@ -44,3 +44,11 @@ class Threads:
     ) -> Result:
         """Call a function in one of them."""
         return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
+
+
+async def in_thread(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    """Call a function in a thread of asyncio's, or here if there is none to be had: that others wait is better."""
+    try:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    except RuntimeError:
+        return function(*args, **kwargs)

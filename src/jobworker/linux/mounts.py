@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 from jobworker.linux import kernel_file
 
+# Words in the names of file systems whose files have other writers than this kernel: a server in the network, other
+# machines with the same disks, the host of a virtual machine.
+_NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "gluster", "lustre", "beegfs", "afs", "sshfs", "s3fs", "rclone", "gpfs")
+_SHARED = ("gfs2", "ocfs2", "orangefs", "pvfs", "virtiofs")
+
 
 class Mount(NamedTuple):
     """A file system in the tree: its folder `root` is seen at `point`. `options` are those of the file system."""
@@ -17,6 +22,16 @@ class Mount(NamedTuple):
     kind: str
     source: str
     options: str
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its files are elsewhere, or shared with others."""
+        return any(word in self.kind for word in (*_NETWORK, *_SHARED))
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether its files may change behind the kernel, by a program (FUSE), too; inotify(7) does not tell then."""
+        return self.is_remote or self.kind.startswith("fuse")
 
 
 def mounts() -> Iterator[Mount]:

@@ -130,7 +130,7 @@ class OutputPump:
             return moved
         if (on_disk := self._room_on_disk()) <= 0:
             return self._drop(pipe, GapReason.DISK_FULL)
-        return self._keep(pipe, min(room, on_disk))
+        return self._keep(pipe, min(room, on_disk, self._file.room(self.size)))
 
     def _keep(self, pipe: OutputPipe, room: int) -> int:
         if not self._splice:

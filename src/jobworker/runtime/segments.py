@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from bisect import bisect_right
 
 from jobworker.linux import syscalls
@@ -24,6 +25,10 @@ class HoledFile:
     def at(self, offset: int) -> int:  # noqa: ARG002 - of segments
         """A descriptor to write with from an offset on, at most the end."""
         return self.fd
+
+    def room(self, offset: int) -> int:  # noqa: ARG002 - of segments
+        """Bytes that can be written at once at an offset."""
+        return sys.maxsize
 
     def read(self, size: int, offset: int) -> bytes:
         """What was written at an offset."""
@@ -45,7 +50,7 @@ class HoledFile:
 
 
 class Segments:
-    """A new folder of segments, each of at least `block` bytes but for the last one; otherwise as a `HoledFile`."""
+    """A new folder of segments, each of at most `block` bytes; otherwise as a `HoledFile`."""
 
     def __init__(self, name: str, block: int, *, dir_fd: int) -> None:
         os.mkdir(name, 0o700, dir_fd=dir_fd)
@@ -64,6 +69,11 @@ class Segments:
             self.fd = fd
             self._starts.append(offset)
         return self.fd
+
+    def room(self, offset: int) -> int:
+        """Bytes that can be written at once at an offset: what belongs into one segment."""
+        left = self._starts[-1] + self.block - offset
+        return left if left > 0 else self.block
 
     def read(self, size: int, offset: int) -> bytes:
         """What was written at an offset, in one segment."""

@@ -76,6 +76,7 @@ async def _serve(settings: ServerSettings, files: CertificateFiles, certificates
                     archive_url=settings.archive_url,
                     on_packing_error=_log_packing_error,
                     output=settings.output,
+                    output_watch=settings.output_watch,
                     job_user=settings.job_user,
                     cgroups=settings.cgroups,
                     stop_jobs_on_exit=settings.stop_jobs_on_exit,

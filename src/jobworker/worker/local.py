@@ -11,6 +11,7 @@ from pathlib import Path
 from jobworker.core.errors import StoreError
 from jobworker.core.output import OutputPolicy
 from jobworker.executors.base import CgroupMode
+from jobworker.executors.growth import OutputWatch
 from jobworker.executors.local import LocalExecutor, LocalSettings
 from jobworker.store.base import Durability
 from jobworker.store.sqlite import SqliteStore
@@ -30,6 +31,7 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
     job_user: str | None = None,
     cgroups: CgroupMode = "auto",
     stop_jobs_on_exit: bool = False,
+    output_watch: OutputWatch = "auto",
     archive_url: str | None = None,
     on_packing_error: Callable[[str, OSError], None] = lambda _job_id, _error: None,
 ) -> AsyncGenerator[Worker]:
@@ -38,7 +40,8 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
     `durability` says what a start and an end outlive: "process", a kill of every process; "power", a power cut, too.
     Jobs run as `job_user`; without one as the user of this process, or as "nobody" where that is root. `cgroups` says
     what becomes of limits: "require" raises unless CPU, memory, I/O and processes can be limited, "auto" has those that
-    can be, "off" none. `archive_url` is where the output of ended jobs goes when `retention` says so: a path, or a URL
+    can be, "off" none. `output_watch` says how followers are told of output: "inotify", "poll", or "auto", by inotify
+    where that can tell. `archive_url` is where the output of ended jobs goes when `retention` says so: a path, or a URL
     that fsspec knows. `on_packing_error` is told of output that could not be compressed or archived; it is tried again.
     Raises `StoreError` (also where another worker uses the directory), `InvalidArgumentError` (the user, the archive)
     and `OSError`.
@@ -51,6 +54,7 @@ async def local_worker(  # noqa: PLR0913 - the settings of a worker, all by keyw
         user=job_user,
         cgroups=cgroups,
         output_reserve=output.reserve,
+        output_watch=output_watch,
         archive_url=archive_url,
     )
     with _only_user_of(state_dir):

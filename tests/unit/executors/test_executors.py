@@ -14,7 +14,8 @@ import pytest
 
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.output import Chunk, Gap, GapReason
-from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.growth import GrowthWatch
+from jobworker.executors.output import FileOutput
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.supervisors import BURY
 from jobworker.executors.user import JobUser
@@ -57,7 +58,7 @@ async def test_a_spawner_that_has_died_is_replaced(tmp_path: Path) -> None:
         await spawner.request(BURY, [any_descriptor.fileno()] * 3)
         gone([first])
         while spawner.pid == first or not spawner.pid:  # the first request may have gone to the dying one
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop, which notices what has died
             await spawner.request(BURY, [any_descriptor.fileno()] * 3)
     second = spawner.pid
     await spawner.close()
@@ -98,7 +99,7 @@ async def test_readers_of_a_file_are_told_that_it_has_grown(tmp_path: Path) -> N
         assert await reader.read(3, 100, final=False) is None
         assert await reader.read(9, 100, final=False) is None
     waiting = [asyncio.ensure_future(reader.changed()) for reader in readers]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop, so that they wait
     with path.open("ab") as file:
         file.write(b"two")
     async with asyncio.timeout(10):

@@ -12,7 +12,8 @@ import pytest
 
 from jobworker.core.output import Chunk, GapReason
 from jobworker.executors.base import Output
-from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.growth import GrowthWatch
+from jobworker.executors.output import FileOutput
 from jobworker.executors.packed import LocalContent, PackedOutput
 from jobworker.executors.packing import pack
 from jobworker.executors.seekable import FRAME_BYTES

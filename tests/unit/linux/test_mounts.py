@@ -35,6 +35,21 @@ def test_a_path_is_on_the_last_mount_at_its_longest_mount_point() -> None:
     assert mount_of("/data/a b").kind == "tmpfs"
 
 
+@pytest.mark.parametrize(
+    "kinds, expected",
+    [
+        ("ext4 xfs btrfs tmpfs ramfs overlay zfs f2fs", (False, False)),
+        ("nfs nfs4 cifs smb3 9p ceph lustre fuse.sshfs fuse.glusterfs virtiofs gfs2", (True, True)),
+        ("fuse fuseblk fuse.fuse-overlayfs", (False, True)),
+    ],
+)
+def test_file_systems_that_the_kernel_does_not_know_all_of(kinds: str, expected: tuple[bool, bool]) -> None:
+    """Those that others write to, and those of programs."""
+    for kind in kinds.split():
+        mount = Mount("/", "/data", kind, "source", "rw")
+        assert (mount.is_remote, mount.is_opaque) == expected, kind
+
+
 def test_the_tree_of_control_groups_is_the_mount_of_all_of_it() -> None:
     """Not one of a part, in which a process may not find its own group."""
     assert str(mount_point()) == "/sys/fs/cgroup"

@@ -45,6 +45,7 @@ SAID = {
     "max_output_limit": ("2GiB", 2 * 1024**3),
     "output_reserve": ("1MiB", 1024**2),
     "max_state_bytes": ("3GiB", 3 * 1024**3),
+    "output_watch": ("poll", "poll"),
     "cgroups": ("require", "require"),
     "audit_log": ("/var/log/audit", Path("/var/log/audit")),
     "log_level": ("warning", "warning"),

@@ -15,7 +15,8 @@ import pytest
 from jobworker.core.job import Job
 from jobworker.core.output import Chunk, OutputMode, Selection, Stream
 from jobworker.core.spec import JobSpec
-from jobworker.executors.output import FileOutput, GrowthWatch
+from jobworker.executors.growth import GrowthWatch
+from jobworker.executors.output import FileOutput
 from jobworker.runtime.index import KINDS, IndexWriter
 from jobworker.runtime.jobdir import JobDir
 from jobworker.worker.live import LiveJob
@@ -70,7 +71,7 @@ async def test_a_record_that_grows_is_read_on(written: Written, offset: int) -> 
         if offset == 0:
             assert await anext(read) == Chunk(offset=0, data=b"ab", stream=Stream.STDOUT)
         waiting = asyncio.ensure_future(anext(read))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop, so that it waits
         written.write(b"cd", Stream.STDOUT, at_once=True)
         written.write(b"ef", Stream.STDERR)
         assert len(written.output.index) == 2
@@ -99,7 +100,7 @@ async def test_a_search_for_the_last_lines_lets_others_have_their_turn(
         nonlocal turns
         while True:
             turns += 1
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # until the next turn of the loop
 
     other = asyncio.ensure_future(others())
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobworker.core.errors import StoreError
 from jobworker.core.units import format_size
-from jobworker.executors.output import splice_is_seen
+from jobworker.executors.growth import LONGEST, SHORTEST, OutputWatch, can_splice, watch_for
 from jobworker.linux.mounts import mount_of
 from jobworker.server.doctor.finding import Finding, error, ok, skipped, warning
 from jobworker.store.base import Durability
@@ -21,14 +21,15 @@ DATABASE, LOCK = "jobs.db", "lock"
 _FOLDERS = ("jobs", "standby", "removed")
 _USED = (LOCK, *(f"{DATABASE}{part}" for part in ("", "-wal", "-shm")), *_FOLDERS, "spawner.log")
 
-_NAMES = ("state_dir", "file_system", "disk_space", "splice")
-_NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "gluster", "lustre", "beegfs", "afs", "sshfs", "gpfs")
+_NAMES = ("state_dir", "file_system", "disk_space", "output_watch", "splice")
 _IN_MEMORY = ("tmpfs", "ramfs")
 _LITTLE_SPACE = 1024**3  # bytes; one talkative job writes as much while nobody looks
 _REMEDY = "have a directory with all that is in it be the server user's own, and of one server (state_dir)"
 
 
-def examine_state_dir(directory: Path | None, durability: Durability) -> Iterator[Finding]:
+def examine_state_dir(
+    directory: Path | None, durability: Durability, output_watch: OutputWatch = "auto"
+) -> Iterator[Finding]:
     """The directory, in which files are made for a moment; where it is missing, in the one that it would be made in."""
     if directory is None:
         yield from (skipped(name, "state_dir is not given") for name in _NAMES)
@@ -37,7 +38,7 @@ def examine_state_dir(directory: Path | None, durability: Durability) -> Iterato
         with tempfile.TemporaryDirectory(prefix="doctor-", dir=_existing(directory)) as name:
             trial = Path(name)
             open_database(trial / DATABASE, durability).close()
-            yield from [_content(directory), _file_system(trial), _space(trial), _splice(trial)]
+            yield from [_content(directory), _file_system(trial), _space(trial), *_watch(trial, output_watch)]
     except (StoreError, OSError) as problem:
         detail = f"{directory} cannot be used: {problem.strerror}" if isinstance(problem, OSError) else str(problem)
         yield error("state_dir", detail, _REMEDY)
@@ -87,13 +88,14 @@ def _check_lock(lock: Path) -> None:
 
 
 def _file_system(directory: Path) -> Finding:
-    _, _, kind, source, _ = mount_of(str(directory))
+    mount = mount_of(str(directory))
+    kind = mount.kind
     remedy = "keep state_dir on a local disk"
-    if any(word in kind for word in _NETWORK):
+    if mount.is_remote:
         return warning("file_system", f"{kind} is shared over a network, where locks and the database may fail", remedy)
     if kind in _IN_MEMORY:
         return warning("file_system", f"{kind} is in memory: output takes memory, and is lost at a reboot", remedy)
-    return ok("file_system", f"{kind} on {source}")
+    return ok("file_system", f"{kind} on {mount.source}")
 
 
 def _space(directory: Path) -> Finding:
@@ -108,8 +110,17 @@ def _space(directory: Path) -> Finding:
     return ok("disk_space", detail)
 
 
-def _splice(directory: Path) -> Finding:
-    if splice_is_seen(directory):
-        return ok("splice", "output goes into its file without a copy")
-    detail = "output is copied through the supervisor, which costs CPU time: no splice is taken or told of here"
-    return warning("splice", detail, "keep state_dir on a local disk, which an overlay is only since Linux 6.4")
+def _watch(directory: Path, wanted: OutputWatch) -> Iterator[Finding]:
+    """How new output is noticed, and whether it takes a copy."""
+    watch = watch_for(directory, wanted)
+    name = "output_watch"
+    if watch == "poll":
+        why = "" if wanted == "poll" else ": inotify does not tell of all that happens there"
+        yield ok(name, f"poll: output is looked for every {SHORTEST * 1000:.0f} ms to {LONGEST:.0f} s{why}")
+    else:
+        yield ok(name, "inotify: the kernel tells when there is output")
+    if can_splice(directory, watch):
+        yield ok("splice", "output goes into its file without a copy")
+    else:
+        detail = "output is copied through the supervisor, which costs CPU time: no splice is taken or told of here"
+        yield warning("splice", detail, "keep state_dir on a local disk, which an overlay is only since Linux 6.4")
