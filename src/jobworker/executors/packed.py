@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from bisect import bisect_right
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from jobworker.core.errors import OutputUnavailableError
 from jobworker.core.output import Chunk, Gap, GapReason
 from jobworker.executors.archive import Archives, ArchiveThreads, ReadAhead
 from jobworker.executors.base import CHUNK_BYTES
 from jobworker.executors.index import FileIndex
-from jobworker.executors.packing import kept, read_gaps
+from jobworker.executors.packing import read_gaps
 from jobworker.executors.seekable import SeekableReader
+from jobworker.executors.threads import in_thread
 from jobworker.runtime import jobdir
 from jobworker.runtime.gaps import Extent
 from jobworker.runtime.jobdir import Record
@@ -33,19 +33,21 @@ class Content(Protocol):
 
 
 class LocalContent:
-    """The content of a compressed file. Raises `FileNotFoundError` and, for one that is damaged, `OSError`."""
+    """The content of a compressed file. Raises `FileNotFoundError`."""
 
     def __init__(self, path: bytes) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115, PTH123 - closed by `close`; a path of bytes
-        try:
-            self._reader = SeekableReader(self._pread, os.fstat(self._file.fileno()).st_size)
-        except OSError:
-            self._file.close()
-            raise
+        self._reader: SeekableReader | None = None
 
     async def read(self, position: int, size: int) -> bytes:
-        """Some of at most `size` bytes from a position on."""
-        return await asyncio.to_thread(self._reader.read, position, size)
+        """Some of at most `size` bytes from a position on. Raises `OSError` for a file that is damaged."""
+        return await in_thread(self._read, position, size)
+
+    def _read(self, position: int, size: int) -> bytes:
+        reader = self._reader
+        if reader is None:  # not before, since it reads a table of all frames
+            reader = self._reader = SeekableReader(self._pread, os.fstat(self._file.fileno()).st_size)
+        return reader.read(position, size)
 
     def close(self) -> None:
         """Close the file."""
@@ -85,14 +87,6 @@ class ArchivedContent:
         return reader
 
 
-class _Kept(NamedTuple):
-    """A part of an output that is kept, and its position in the content."""
-
-    offset: int
-    end: int
-    position: int
-
-
 class PackedOutput:
     """An `Output` that neither grows nor shrinks. `size` is that of the file before it was compressed."""
 
@@ -100,11 +94,6 @@ class PackedOutput:
         self._content = content
         self._size = size
         self._gaps = read_gaps(directory + b"/" + jobdir.GAPS.encode())
-        self._kept: list[_Kept] = []
-        position = 0
-        for offset, end in kept(self._gaps, size):
-            self._kept.append(_Kept(offset, end, position))
-            position += end - offset
         self._ended = asyncio.Event()
         self.index = FileIndex(directory + b"/" + jobdir.INDEX.encode())
 
@@ -114,21 +103,24 @@ class PackedOutput:
 
     async def read(self, offset: int, end: int, *, final: bool) -> Chunk | Gap | None:
         """The next piece from an offset to at most `end`; see `Output.read`."""
-        number = bisect_right(self._kept, offset, key=lambda part: part.end)
-        part = self._kept[number] if number < len(self._kept) else None
-        if part is not None and part.offset <= offset < end:
-            size = min(end, part.end, offset + CHUNK_BYTES) - offset
-            data = await self._content.read(part.position + offset - part.offset, size)
+        if offset < self._gaps.first:
+            return Gap(offset=offset, length=self._gaps.first - offset, reason=GapReason.TRIMMED)
+        gap = self._gaps.after(offset)
+        kept = min(end, self._size, offset + CHUNK_BYTES, self._size if gap is None else gap.offset)
+        if offset < kept:
+            data = await self._content.read(self._position(offset), kept - offset)
             if not data:
                 raise OSError(errno.EIO, "the compressed output is shorter than what it was made from")
             return Chunk(offset=offset, data=data)
-        if offset < self._gaps.first:
-            return Gap(offset=offset, length=self._gaps.first - offset, reason=GapReason.TRIMMED)
         if offset >= end or not final:
             return None
-        gap = self._gaps.after(offset)
         stop, reason = (end, GapReason.DISK_FULL) if gap is None else (min(end, gap.end), gap.reason)
         return Gap(offset=offset, length=stop - offset, reason=reason)
+
+    def _position(self, offset: int) -> int:
+        """Where the content has the byte at an offset: after all that is kept before it."""
+        first = self._gaps.first
+        return offset - first - (self._gaps.missing(offset) - self._gaps.missing(first))
 
     async def changed(self) -> None:
         """Wait for what never comes, unless it has been told to."""

@@ -105,17 +105,32 @@ class GapReader:
 
     def after(self, offset: int) -> Gap | None:
         """The gap that an offset is in, or the next one."""
-        count = len(self._records) // RECORD.size
-        number = bisect_right(range(count), offset, key=lambda number: self._gap(number).end)
-        return self._gap(number) if number < count else None
+        number = self._number(offset)
+        return self._gap(number) if number < self._count else None
+
+    def missing(self, offset: int) -> int:
+        """Bytes before an offset that could not be kept."""
+        number = self._number(offset)
+        before = self._record(number - 1)[-1] if number else 0
+        return before + (max(0, offset - self._gap(number).offset) if number < self._count else 0)
 
     def extent(self, size: int) -> Extent:
         """What there is of an output whose file has this size."""
         return _extent(self.first, self._records[-RECORD.size :], size)
 
+    @property
+    def _count(self) -> int:
+        return len(self._records) // RECORD.size
+
+    def _number(self, offset: int) -> int:
+        """The number of the gap that an offset is in, or of the next one."""
+        return bisect_right(range(self._count), offset, key=lambda number: self._gap(number).end)
+
+    def _record(self, number: int) -> tuple[int, int, int, int]:
+        return RECORD.unpack_from(self._records, number * RECORD.size)
+
     def _gap(self, number: int) -> Gap:
-        record: tuple[int, int, int, int] = RECORD.unpack_from(self._records, number * RECORD.size)
-        offset, length, reason, _ = record
+        offset, length, reason, _ = self._record(number)
         return Gap(offset=offset, length=length, reason=REASONS[reason])
 
 

@@ -33,7 +33,8 @@ def range_of(output: Output, job: Job) -> tuple[int, int]:
 async def pieces(output: Output, job: Job, selection: Selection, live: LiveJob | None) -> AsyncGenerator[Piece]:
     """What belongs to a selection, until the job of `live` has ended; without one, what there is.
 
-    Where the offset is not the selection's own the first piece is empty and tells it.
+    Where the offset is not the selection's own the first piece is empty and tells it. So does the last one where what
+    comes last does not belong to it.
     """
     _, end = range_of(output, job)
     start = await _start(output, selection)
@@ -100,6 +101,7 @@ class Selected:
         self._selection = selection
         self._until = None if selection.until is None else nanoseconds(selection.until)
         self._offset = offset
+        self._told = offset  # the end of the last piece
         self._end = end
         self._live = live
         self._over = False  # whether nothing that comes belongs to it
@@ -126,6 +128,8 @@ class Selected:
         if not self._over and (not self._selection.streams or Stream.COMBINED in self._selection.streams):
             async for piece in _all(self._output, self._offset, self._end, None):
                 yield piece  # it has no record: nobody knows more of it
+        elif (end := self._offset if self._over else max(self._offset, self._end)) > self._told:
+            yield Chunk(offset=end, data=b"")
 
     def _trimmed(self) -> Gap | None:
         """What has made room, if it was not told: to be asked after a look at the index, which is trimmed later."""
@@ -133,7 +137,7 @@ class Selected:
         if length <= 0:
             return None
         gap = Gap(offset=self._offset, length=length, reason=GapReason.TRIMMED)
-        self._offset = gap.end
+        self._offset = self._told = gap.end
         return gap
 
     async def _pieces_of(self, span: Span) -> AsyncGenerator[Piece]:
@@ -144,7 +148,7 @@ class Selected:
         if not belongs(span, self._selection):
             self._offset = stop
         while self._offset < stop and (piece := await self._output.read(self._offset, stop, final=True)) is not None:
-            self._offset = piece.end
+            self._offset = self._told = piece.end
             yield self._of(span, piece)
 
     def _of(self, span: Span, piece: Piece) -> Piece:

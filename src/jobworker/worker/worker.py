@@ -278,8 +278,9 @@ class Worker:
 
         Chunks have at most `CHUNK_BYTES`: large ones where there is backlog, what there is where not. Where output is
         missing there is a gap. With `tail` or `since` the first chunk is empty: its offset tells where the selection
-        begins. Raises `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end, below
-        0 or, unless it is 0, before the first byte that is kept, and `OutputUnavailableError`.
+        begins; so is the last one where what comes last is not wanted: it tells where that ends. Raises
+        `JobNotFoundError`, and `OffsetOutOfRangeError` for an offset past the end, below 0 or, unless it is 0, before
+        the first byte that is kept, and `OutputUnavailableError`.
         """
         job = await self.get(job_id)
         live = self._running.get(job_id)

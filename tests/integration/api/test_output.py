@@ -73,6 +73,15 @@ def test_times_are_sent_only_to_those_who_ask(stub: JobServiceStub) -> None:
         assert last.job == job
 
 
+def test_the_last_message_has_the_offset_of_the_end(stub: JobServiceStub) -> None:
+    """Also where what comes last is not wanted."""
+    job = ended(stub, pb.JobSpec(argv=["sh", "-c", "echo e >&2; echo o"], output=pb.JobSpec.SPLIT_OUTPUT))
+    for stream in (pb.StreamOutputResponse.STDOUT, pb.StreamOutputResponse.STDERR):
+        request = pb.StreamOutputRequest(job_id=job.id, streams=[stream])
+        *_, last = stub.StreamOutput(request, timeout=LIMIT)
+        assert (last.offset, last.job) == (4, job)
+
+
 @pytest.mark.parametrize(
     "request_, field",
     [

@@ -66,6 +66,54 @@ async def test_streams_are_told_apart_and_stay_in_order(worker: Worker, gate: Ga
     assert (await worker.get(job.id)).output_bytes == 7
 
 
+async def test_a_stream_tells_where_it_has_ended_although_nothing_there_is_wanted(worker: Worker, gate: Gate) -> None:
+    """Who goes on from there has neither something twice nor a hole: by the end of a job, before it, and of a time."""
+    wait = f"read x < {gate.path}"
+    before = datetime.now(UTC) - timedelta(seconds=10)
+    job = await worker.start(split(f"echo a >&2; {wait}; echo b; {wait}"), "ada")
+    await said(worker, job, b"a\n")
+    following = asyncio.ensure_future(end_of(worker, job, Selection(streams=STDERR), follow=True))
+    await step(worker, job, gate, b"b\n")
+    cases = [
+        (Selection(streams=STDERR), 4),
+        (Selection(streams=STDOUT), 4),
+        (Selection(streams=STDERR, offset=2), 4),
+        (Selection(streams=STDERR, since=before), 4),
+        (Selection(streams=STDOUT, until=before), 0),
+        (Selection(streams=STDERR, since=before, until=datetime.now(UTC) + timedelta(hours=1)), 4),
+        (Selection(since=datetime.now(UTC) + timedelta(hours=1)), 4),
+        (Selection(streams=STDERR, tail=0), 4),
+        (Selection(times=True), 4),
+    ]
+    for selection, end in cases:
+        assert await end_of(worker, job, selection) == end, selection
+    gate.open()
+    assert await following == 4
+    await worker.wait(job.id)
+    for selection, end in cases:
+        assert await end_of(worker, job, selection) == end, selection
+
+
+async def test_a_stream_of_what_no_index_tells_of_ends_where_the_output_does(worker: Worker, state_dir: Path) -> None:
+    """That of a release that had none: who wants one stream alone is not told to begin anew."""
+    job = await worker.start(split("echo a"), "ada")
+    await worker.wait(job.id)
+    (state_dir / "jobs" / job.id / "index").unlink()
+    since = datetime.now(UTC) - timedelta(hours=1)
+    for selection in (Selection(streams=STDERR), Selection(streams=STDERR, since=since), Selection(since=since)):
+        assert await end_of(worker, job, selection) == 2, selection
+
+
+async def end_of(worker: Worker, job: Job, selection: Selection, *, follow: bool = False) -> int:
+    """The offset that the last piece of a stream tells."""
+    end = selection.offset
+    async with asyncio.timeout(LIMIT):
+        async for piece in worker.stream(job.id, selection, follow=follow):
+            assert piece.offset >= end
+            end = piece.end
+    return end
+
+
 async def pieces(worker: Worker, job: Job) -> list[tuple[int, bytes, Stream]]:
     """All chunks of a job."""
     return [(chunk.offset, chunk.data, chunk.stream) async for chunk in chunks_of(worker, job.id)]

@@ -18,7 +18,7 @@ from jobworker.executors.packed import LocalContent, PackedOutput
 from jobworker.executors.packing import pack
 from jobworker.executors.seekable import FRAME_BYTES
 from jobworker.runtime import jobdir
-from jobworker.runtime.gaps import GapWriter
+from jobworker.runtime.gaps import GapReader, GapWriter
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.segments import HoledFile, Segments, size_of
 
@@ -129,6 +129,37 @@ async def test_compressed_output_is_read_as_the_raw_one(
     for offset in (0, 4_000, FRAME_BYTES, FRAME_BYTES + 6, end - 1, end, *DICE.choices(range(end), k=20)):
         assert await content(packed, offset, end) == await content(raw, offset, end)
     assert (directory.path / "output.zst").stat().st_size <= raw.extent().kept + 10_000
+    for output in (raw, packed, directory):
+        output.close()
+
+
+async def test_an_output_with_many_gaps_is_opened_at_once(
+    tmp_path: Path, growth: GrowthWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits while all gaps are gone through: a read looks at some of them."""
+    directory = Directory(tmp_path / "job")
+    for _ in range(3000):
+        directory.keep(7)
+        directory.lose(5, GapReason.DISK_FULL)
+    path, end, size = os.fsencode(directory.path), directory.end, directory.size()
+    raw = FileOutput(path, growth, indexed=False)
+    with JobDir.open(directory.path) as opened:
+        pack(opened, 0, "")
+    looks = 0
+    record = GapReader._record  # pyright: ignore[reportPrivateUsage] - to count how many are looked at
+
+    def counted(gaps: GapReader, number: int) -> tuple[int, int, int, int]:
+        nonlocal looks
+        looks += 1
+        return record(gaps, number)
+
+    monkeypatch.setattr(GapReader, "_record", counted)
+    packed = PackedOutput(path, LocalContent(path + b"/output.zst"), size=size)
+    assert looks == 0
+    expected = await raw.read(end // 2, end, final=True)
+    looks = 0
+    assert await packed.read(end // 2, end, final=True) == expected
+    assert looks < 100
     for output in (raw, packed, directory):
         output.close()
 

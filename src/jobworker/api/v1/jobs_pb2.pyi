@@ -1404,8 +1404,8 @@ class StreamOutputResponse(_message.Message):
     GAP_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Offset of the first byte of data, or of the gap, in the job's output; in the last message the offset after the last
-    byte. Pieces follow each other without a hole, unless streams, since or until leave something out. With tail_lines or
-    since the first message has no data, and tells where the wanted output begins.
+    byte that was looked at. Pieces follow each other without a hole, unless streams, since or until leave something out.
+    A message without data tells an offset alone: with tail_lines or since the first one where the wanted output begins.
     """
     data: _builtins.bytes
     """Raw bytes as the job wrote them, at most 1 MiB."""
