@@ -55,6 +55,7 @@ class Api:
     ) -> None:
         self._credentials = CertificateReloader(files, certificates).credentials()
         self._held = HeldCalls(per_user=max_followers_per_user)
+        self._audit = audit
         self._gate = Gate(access=access.TABLE, held=self._held, audit=audit)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
@@ -103,6 +104,7 @@ class Api:
                 await self._gate.idle()
         except TimeoutError:
             log.warning("calls that were cancelled have not come to their end within %s s; leaving them", IDLE_LIMIT)
+        self._audit.close()
 
     async def _cancel_calls_when(self, hurry: asyncio.Event) -> None:
         await hurry.wait()

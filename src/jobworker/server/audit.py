@@ -5,20 +5,25 @@ Output, environments, arguments and the texts of errors never get into it.
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import logging
 import os
+import select
+import stat
 import sys
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 log = logging.getLogger(__name__)
 
 MAX_TEXT_CHARS = 100  # of what callers choose; a job id has 36, the longest RPC name 62
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+# Not blocking, so that a FIFO without a reader is an error
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,34 +55,107 @@ class AuditRecord:
         )
 
 
-class AuditLog:
-    """Writes records. A record that cannot be written is logged instead, and the call goes on."""
+class _Target(Protocol):
+    """Where lines go. One that `may_wait` for a reader is no file."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
+    may_wait: bool
+
+    def fileno(self) -> int:
+        """The descriptor that is written to."""
+        ...
+
+    def write(self, line: str) -> None:
+        """Write a line. Raises `OSError`."""
+        ...
+
+
+class AuditLog:
+    """Writes records in the order in which they come. One that cannot be written is logged, and its call goes on.
+
+    A pipe or a socket whose reader does not read keeps calls waiting, those that come as well as those that are over,
+    and nothing else: no line is lost, no call is answered before its line is written, and streams go on.
+    """
+
+    def __init__(self, target: _Target | None) -> None:
+        self._target = target
+        self._waiting: deque[str] = deque()
+        self._caught_up = asyncio.Event()
 
     @classmethod
     def to(cls, target: Path | Literal["stderr", "off"]) -> AuditLog:
-        """The audit log of a setting. Raises `OSError` if the file cannot be written."""
+        """The audit log of a setting. Raises `OSError` if the file cannot be written, as a FIFO that nobody reads."""
         match target:
             case "stderr":
-                return cls(_write_to_stderr)
+                return cls(_Stderr())
             case "off":
-                return cls(lambda _line: None)
+                return cls(None)
             case Path():
-                return cls(_File(target).write)
+                return cls(_File(target))
 
-    def write(self, record: AuditRecord) -> None:
-        """Add a line."""
-        line = record.line()
+    async def caught_up(self) -> None:
+        """Wait until no line waits for the reader."""
+        if self._waiting:
+            await self._caught_up.wait()
+
+    async def write(self, record: AuditRecord) -> None:
+        """Add a line. It is added, too, if the wait for the reader is cancelled."""
+        if self._target is None:
+            return
+        line = f"{record.line()}\n"
+        if not self._waiting and _takes_a_line(self._target):
+            self._put(self._target, line)
+            return
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            self._caught_up.clear()
+            self._watch(self._target)
+        await self._caught_up.wait()
+
+    def close(self) -> None:
+        """Log the lines that still wait, if there is somebody to read that."""
+        while self._waiting and _takes_a_line(_Stderr()):
+            log.error("cannot write to the audit log (nobody reads it): %s", self._waiting.popleft().rstrip())
+
+    def _watch(self, target: _Target) -> None:
+        descriptor = target.fileno()
+        loop = asyncio.get_running_loop()
+
+        def go_on() -> None:
+            loop.remove_writer(descriptor)  # first, since a target may be opened anew
+            while self._waiting and _takes_a_line(target):
+                self._put(target, self._waiting.popleft())
+            if self._waiting:
+                self._watch(target)
+            else:
+                self._caught_up.set()
+
+        loop.add_writer(descriptor, go_on)
+
+    def _put(self, target: _Target, line: str) -> None:
         try:
-            self._write(f"{line}\n")
+            target.write(line)
         except OSError as error:
-            log.error("cannot write to the audit log (%s): %s", error.strerror, line)  # noqa: TRY400 -- a full disk has no stack worth showing
+            log.error("cannot write to the audit log (%s): %s", error.strerror, line.rstrip())  # noqa: TRY400 -- a full disk has no stack worth showing
 
 
-def _write_to_stderr(line: str) -> None:
-    sys.stderr.write(line)
+def _takes_a_line(target: _Target) -> bool:
+    """Whether a write of a line would not wait for a reader: a pipe that has room at all has room for a page."""
+    if not target.may_wait:
+        return True
+    poll = select.poll()
+    poll.register(target.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+class _Stderr:
+    def __init__(self) -> None:
+        self.may_wait = _may_wait(sys.stderr.fileno())
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    def write(self, line: str) -> None:
+        sys.stderr.write(line)
 
 
 class _File:
@@ -87,6 +165,9 @@ class _File:
         self._path = path
         self._fd, self._identity = self._opened()
 
+    def fileno(self) -> int:
+        return self._fd
+
     def write(self, line: str) -> None:
         if self._was_moved():
             before = self._fd
@@ -95,7 +176,14 @@ class _File:
         os.write(self._fd, line.encode())
 
     def _opened(self) -> tuple[int, tuple[int, int]]:
-        fd = os.open(self._path, _FLAGS, 0o600)
+        try:
+            fd = os.open(self._path, _FLAGS, 0o600)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # "no such device or address", it would say
+                raise OSError(errno.ENXIO, "nobody reads this FIFO", str(self._path)) from None
+            raise
+        os.set_blocking(fd, True)
+        self.may_wait = _may_wait(fd)
         return fd, _identity(os.fstat(fd))
 
     def _was_moved(self) -> bool:
@@ -105,5 +193,9 @@ class _File:
             return True
 
 
-def _identity(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_dev, stat.st_ino
+def _may_wait(fd: int) -> bool:
+    return not stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

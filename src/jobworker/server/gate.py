@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from contextlib import aclosing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -103,12 +103,13 @@ class Gate(grpc.aio.ServerInterceptor):
         return kind(behave, None, handler.response_serializer)  # None: the request is decoded behind the gate
 
     async def idle(self) -> None:
-        """Wait until no call is at work any more."""
+        """Wait until no call is at work any more, and all are audited."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self._audit.caught_up()
 
     async def _pass(self, rpc: str, context: Context, work: Work, *, offered: bool = True) -> Any:  # noqa: ANN401 -- a response, if the RPC has just one
-        with self._recorded(rpc, context) as record:
+        async with self._recorded(rpc, context) as record:
             try:
                 return await self._answer(record, context, work, offered=offered)
             except asyncio.CancelledError:  # the caller has left
@@ -152,17 +153,18 @@ class Gate(grpc.aio.ServerInterceptor):
                 # Nobody has cancelled this call, but what it waits for was given up: its caller must hear of it.
                 raise ServerUnavailableError("the server gave the call up; try again") from None
 
-    @contextmanager
-    def _recorded(self, rpc: str, context: Context) -> Generator[_Record]:
-        """Have a call be known while it is at work, and audited when it is over."""
+    @asynccontextmanager
+    async def _recorded(self, rpc: str, context: Context) -> AsyncGenerator[_Record]:
+        """Have a call be known while it is at work, and audited when it is over; none begins that cannot be noted."""
         task = _current_task()
         record = _Record(rpc=rpc)
+        await self._audit.caught_up()
         self._tasks.add(task)
         try:
             yield record
         finally:
             self._tasks.discard(task)
-            self._audit.write(record.for_audit(context.peer()))
+            await self._audit.write(record.for_audit(context.peer()))
 
     def _authorize(self, rpc: str, principal: Principal) -> Access:
         access = self._access.get(rpc)

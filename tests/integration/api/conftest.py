@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,6 +80,15 @@ class AuditPipe:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._pipe)
+
+    def fill(self) -> None:
+        """Have it take no more, until something is read."""
+        fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, 4096)
+        os.set_blocking(self._pipe, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(self._pipe, b'{"rpc": "filler"}\n'.rjust(4096))
+        os.set_blocking(self._pipe, True)
 
     def next(self) -> dict[str, Any]:
         """The next line."""

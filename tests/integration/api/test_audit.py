@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from signal import SIGUSR1
 from typing import Any
 
 import grpc
@@ -14,9 +18,9 @@ from cryptography import x509
 
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.api.v1.jobs_pb2_grpc import JobServiceStub
-from tests.integration.api.conftest import LIMIT, AuditPipe, call_raw, refusal_of
+from tests.integration.api.conftest import LIMIT, AuditPipe, call_raw, refusal_of, start
 from tests.support.pki import Authority
-from tests.support.server import Server, running_server
+from tests.support.server import Server, base_environ, running_server, serve_command
 
 SECRET = "hunter2"  # noqa: S105 -- stands for one
 
@@ -144,6 +148,60 @@ def test_the_log_can_be_rotated(tmp_path: Path) -> None:
     assert path.read_text().count("\n") == 1
     assert "ListJobs" in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+TOLD = "trap 'echo told' USR1; echo ready; while :; do (trap '' USR1; exec sleep 0.05); done"
+
+
+def test_a_reader_that_does_not_read(audited: Server, audit: AuditPipe) -> None:
+    """Calls wait for it, and each is noted before its answer, even if its caller leaves; streams go on meanwhile."""
+    with audited.channel(audited.client("alice")) as channel:
+        alice = JobServiceStub(channel)
+        job = start(alice, "sh", "-c", TOLD).id
+        output = alice.StreamOutput(pb.StreamOutputRequest(job_id=job, follow=True), timeout=LIMIT)
+        assert next(output).data == b"ready\n"
+        audit.fill()
+        signalled = alice.SignalJob.future(pb.SignalJobRequest(job_id=job, signal=SIGUSR1), timeout=LIMIT)
+        assert next(output).data == b"told\n"
+        assert not signalled.done()
+        signalled.cancel()
+        asked = alice.GetJob.future(pb.GetJobRequest(job_id=job), timeout=LIMIT)
+        assert audit.next_of("SignalJob")["code"] == "OK"
+        assert audit.next_of("GetJob")["job"] == job
+        assert asked.result().id == job
+
+
+def test_a_server_ends_although_nobody_reads(tmp_path: Path, audit: AuditPipe) -> None:
+    """What could not be noted is among the server's messages."""
+    flags = ("--audit-log", str(audit.path), "--shutdown-grace", "0s")
+    with running_server(tmp_path, *flags) as server, server.channel(server.client("alice")) as channel:
+        alice = JobServiceStub(channel)
+        job = start(alice, "sh", "-c", TOLD).id
+        output = alice.StreamOutput(pb.StreamOutputRequest(job_id=job, follow=True), timeout=LIMIT)
+        assert next(output).data == b"ready\n"
+        audit.fill()
+        signalled = alice.SignalJob.future(pb.SignalJobRequest(job_id=job, signal=SIGUSR1), timeout=LIMIT)
+        assert next(output).data == b"told\n"
+        assert server.end() == 0
+        assert signalled.exception() is not None
+    lines = re.findall(r"cannot write to the audit log \(nobody reads it\): (.*)", server.log)
+    assert {json.loads(line)["rpc"].rpartition("/")[2] for line in lines} == {"SignalJob", "StreamOutput"}
+
+
+def test_a_fifo_without_a_reader(tmp_path: Path) -> None:
+    """A server does not wait for one, but says what is wrong."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with running_server(tmp_path):
+        pass  # which writes the certificates
+    done = subprocess.run(
+        serve_command(tmp_path, "--audit-log", str(fifo)),
+        env=base_environ(),
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.decode()) == (1, f"jobworker: {fifo}: nobody reads this FIFO\n")
 
 
 def test_by_default_the_lines_go_to_stderr(tmp_path: Path) -> None:

@@ -31,6 +31,20 @@ from tests.support.pki import Authority
 GET, WAIT = "/jobworker.v1.JobService/GetJob", "/jobworker.v1.JobService/WaitJob"
 
 
+class Lines(list[str]):
+    """An audit log in memory."""
+
+    may_wait = False
+
+    def fileno(self) -> int:
+        """None, and none is asked for."""
+        raise NotImplementedError
+
+    def write(self, line: str) -> None:
+        """Keep a line."""
+        self.append(line)
+
+
 @dataclass(kw_only=True)
 class Fixture:
     """A gate, what is behind it, and somebody in front of it."""
@@ -60,8 +74,8 @@ async def gate_before(
     written = authority.server().write(directory, "server")
     (directory / "ca.crt").write_bytes(authority.certificate)
     files = CertificateFiles(certificate=written.certificate, key=written.key, client_ca=directory / "ca.crt")
-    held, lines = held or HeldCalls(per_user=1), list[str]()
-    gate = Gate(access=table, held=held, audit=AuditLog(lines.append))
+    held, lines = held or HeldCalls(per_user=1), Lines()
+    gate = Gate(access=table, held=held, audit=AuditLog(lines))
     server = grpc.aio.server(interceptors=(gate,))
     add_JobServiceServicer_to_server(servicer, server)
     port = server.add_secure_port("127.0.0.1:0", CertificateReloader(files, read_certificates(files)).credentials())
