@@ -30,7 +30,10 @@ def watch_for(directory: Path, wanted: OutputWatch) -> Literal["inotify", "poll"
     """How to watch files in a directory, unless that has been decided: by inotify where it tells what happens."""
     if wanted != "auto":
         return wanted
-    return "inotify" if not mount_of(str(directory)).is_opaque and _is_told(directory, _write) else "poll"
+    try:
+        return "inotify" if not mount_of(str(directory)).is_opaque and _is_told(directory, _write) else "poll"
+    except OSError as error:  # this user has max_user_instances, or there is no room to try
+        return "poll" if error.errno == errno.EMFILE else "inotify"
 
 
 def can_splice(directory: Path, watch: Literal["inotify", "poll"]) -> bool:
@@ -57,17 +60,14 @@ def _write(file: int) -> int:
 
 
 def _is_told(directory: Path, write: Callable[[int], int]) -> bool:
-    """Whether inotify tells of something that is written to a file of a directory."""
-    try:
-        instance = syscalls.inotify_open()
-    except OSError:  # this user has max_user_instances
-        return False
+    """Whether inotify tells of something that is written to a file of a directory. Raises `OSError`."""
+    instance = syscalls.inotify_open()
     try:
         with tempfile.NamedTemporaryFile(dir=directory) as file:
             syscalls.inotify_add(instance, os.fsencode(file.name), syscalls.IN_MODIFY)
             write(file.fileno())
             return bool(os.read(instance, 4096))
-    except OSError:  # no event (EAGAIN), or no room to try
+    except BlockingIOError:
         return False
     finally:
         os.close(instance)
@@ -180,6 +180,8 @@ class Poll:
             self._added.clear()
             now = asyncio.get_running_loop().time()
             due = [file for file in self._files.values() if file.look_at <= now]
+            if not due:
+                continue
             for file, state in zip(due, await in_thread(_states, [file.path for file in due]), strict=True):
                 file.saw(state)
 

@@ -348,6 +348,14 @@ def test_for_people(settings: Settings) -> None:
     assert lines[key + 1] == ["->", "chmod", f"600 {settings['server-key']}"]
 
 
+@pytest.mark.parametrize("watch, words", [("poll", "every 10 ms to 1 s"), ("inotify", "the kernel tells")])
+def test_how_output_is_noticed_is_told(settings: Settings, watch: str, words: str) -> None:
+    """What the setting decides is what is in use."""
+    finding = by_name(doctor({**settings, "output-watch": watch}))["output_watch"]
+    assert finding["status"] == "ok"
+    assert words in (finding["detail"] or "")
+
+
 def test_documented_names(settings: Settings) -> None:
     """docs/cli.md has exactly the names that there are."""
     page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")

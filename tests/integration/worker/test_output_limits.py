@@ -195,6 +195,24 @@ async def test_followers_of_a_ring_get_every_byte_right_or_a_gap(worker: Worker,
 
 
 @pytest.mark.usefixtures("holes")
+async def test_a_ring_whose_supervisor_was_killed_is_there_up_to_its_last_byte(worker: Worker, gate: Gate) -> None:
+    """Nothing that it has told or kept is lost with it."""
+    count = 50_000
+    job = await worker.start(limited(f"{numbered(count)}; read x < {gate.path}", OverflowPolicy.KEEP_LAST), "ada")
+    end = count * LINE
+    await until_job(worker.get, job.id, lambda job: job.output_bytes == end)
+    os.kill(supervisor_of(job.id), signal.SIGKILL)
+    lost = await worker.wait(job.id)
+    assert lost.end is not None
+    assert (lost.end.cause, lost.output_bytes, lost.end.output_dropped_bytes) == (Cause.LOST, end, 0)
+    first = lost.output_first_offset
+    assert SIZE <= end - first <= SIZE * 5 // 4
+    for selection in (Selection(), Selection(times=True)):
+        trimmed = Gap(offset=0, length=first, reason=GapReason.TRIMMED)
+        assert await checked(worker.stream(job.id, selection)) == ([trimmed], end)
+
+
+@pytest.mark.usefixtures("holes")
 async def test_who_has_begun_to_read_a_ring_reads_to_the_end_after_its_removal(worker: Worker, gate: Gate) -> None:
     """What came since the last look is there, too."""
     script = f"{numbered(1)}; read x < {gate.path}; {numbered(4000)} | tail -n +2"

@@ -152,6 +152,13 @@ def test_how_to_watch_is_decided_by_the_file_system(tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(growth, "mount_of", on_nfs)
         assert (watch_for(tmp_path, "auto"), watch_for(tmp_path, "inotify")) == ("poll", "inotify")
-    monkeypatch.setattr(syscalls, "inotify_add", silent)
-    assert watch_for(tmp_path, "auto") == "poll"
-    assert not can_splice(tmp_path, "inotify")
+    for name, call, expected in (
+        ("inotify_add", silent, "poll"),
+        ("inotify_open", without_instance, "poll"),
+        ("inotify_add", without_room, "inotify"),  # nothing is known; files for which there is none are looked at
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(syscalls, name, call)
+            assert watch_for(tmp_path, "auto") == expected
+            assert not can_splice(tmp_path, "inotify")
+            assert can_splice(tmp_path, "poll")
