@@ -22,6 +22,7 @@ from jobworker.runtime.gaps import Extent, GapReader, GapWriter, extent
 from jobworker.runtime.index import MISSING, RECORD, IndexWriter
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.output import OutputPipe, OutputPump
+from jobworker.runtime.segments import name_of
 
 LIMIT = 65_536
 
@@ -89,7 +90,10 @@ def test_a_pump_keeps_all_and_ends_with_the_last_writer(directory: JobDir, *, sp
 
 
 @pytest.mark.parametrize("splice", [True, False])
-def test_what_a_file_cannot_take_is_a_gap_after_which_keeping_goes_on(tmp_path: Path, *, splice: bool) -> None:
+@pytest.mark.parametrize("form", ["", "policy='KEEP_LAST', limit=1 << 20, holes=False"], ids=["file", "segments"])
+def test_what_a_file_cannot_take_is_a_gap_after_which_keeping_goes_on(
+    tmp_path: Path, form: str, *, splice: bool
+) -> None:
     """Dropped bytes are counted and have offsets; what comes when there is room again is at its offset."""
     code = f"""
 import os, resource
@@ -101,7 +105,7 @@ from jobworker.runtime.jobdir import JobDir
 from tests.unit.runtime.test_output import Kept
 output.FULL_RETRY = 0
 sandbox.default_signals()  # as in a supervisor, which SIGXFSZ must not end either
-kept = Kept(JobDir.create({str(tmp_path / "job")!r}), splice={splice})
+kept = Kept(JobDir.create({str(tmp_path / "job")!r}), splice={splice}, {form})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 for _ in range(5):
     kept.write(b"x" * 60_000)
@@ -136,6 +140,21 @@ def test_looking_for_room_on_a_full_disk_takes_none(directory: JobDir, monkeypat
         kept.pump._index._time -= 2_000_000  # pyright: ignore[reportPrivateUsage] - as above
     assert os.stat("index", dir_fd=directory.fd).st_size == RECORD.size
     assert kept.gaps() == [Gap(offset=0, length=50, reason=GapReason.DISK_FULL)]
+
+
+def test_a_segment_that_cannot_be_made_is_a_gap(directory: JobDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on any full disk: what would be in it is missing, and the next one is tried when there may be room."""
+    monkeypatch.setattr("jobworker.runtime.output.FULL_RETRY", 0)
+    kept = Kept(directory, limit=8 * LIMIT, policy="KEEP_LAST", holes=False)
+    kept.write(b"x" * LIMIT)
+    folder = Path(f"/proc/self/fd/{directory.fd}/output")
+    folder.joinpath(name_of(LIMIT)).mkdir()  # so that no file can be made there
+    kept.write(b"y" * 1000)
+    folder.joinpath(name_of(LIMIT)).rmdir()
+    kept.write(b"z" * 1000)
+    assert kept.content() == b"x" * LIMIT + bytes(1000) + b"z" * 1000
+    assert kept.gaps() == [Gap(offset=LIMIT, length=1000, reason=GapReason.DISK_FULL)]
+    assert sorted(file.name for file in folder.iterdir()) == [name_of(0), name_of(LIMIT + 1000)]
 
 
 @pytest.mark.parametrize("policy", ["STOP", "DROP"])
