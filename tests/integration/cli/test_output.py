@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import Program, program_of
+from tests.support.program import Finished, Program, program_of
 from tests.support.server import running_server
 
 # Before each next line it waits for a signal: so the order in which they arrive is known.
@@ -70,11 +70,12 @@ def test_a_part_of_an_output(alice: Program, both: str, options: Sequence[str], 
     assert (done.stdout, done.stderr) == (stdout, stderr)
 
 
-def test_a_part_by_the_moment(alice: Program, both: str) -> None:
+def test_a_part_by_the_moment(alice: Program) -> None:
     """The time that a line is shown with is the one that --since includes and --until excludes."""
-    moments = re.findall(STAMP, alice("stream", both, "--timestamps").text)
-    assert alice("stream", both, "--since", moments[1]).stdout == b"out2\nlast"
-    assert alice("stream", both, "--until", moments[1]).stdout == b"out\n"
+    job_id = ended(alice, "for n in 1 2 3 4 5; do echo $n; sleep 0.01; done")  # further apart than what is one time
+    moments = re.findall(STAMP, alice("stream", job_id, "--timestamps").text)
+    assert alice("stream", job_id, "--since", moments[2]).stdout == b"3\n4\n5\n"
+    assert alice("stream", job_id, "--until", moments[2]).stdout == b"1\n2\n"
 
 
 def test_timestamps(alice: Program, both: str) -> None:
@@ -92,14 +93,16 @@ def test_timestamps(alice: Program, both: str) -> None:
 
 def test_live_output_of_one_stream(alice: Program) -> None:
     """A follower of one stream gets it while the job runs, and ends with the job."""
-    script = "echo out; echo err >&2; exec sleep 60"
+    script = f"trap next=1 USR1; echo out; echo err >&2; {NEXT}; echo err2 >&2; echo out2; exec sleep 60"
     job_id = alice("start", "--output-streams", "split", "--", "sh", "-c", script).text.strip()
     with alice.begin("stream", job_id) as stream:
         assert stream.line() == "out\n"
     with alice.begin("stream", job_id, "--stdout-only", "--timestamps", "--tail", "1") as stream:
         assert re.fullmatch(rf"{STAMP}out\n", stream.line())
+        alice("signal", job_id, "USR1")
+        assert re.fullmatch(rf"{STAMP}out2\n", stream.line())
         alice("stop", job_id, "--grace", "0")
-        assert stream.end().code == 0
+        assert stream.end() == Finished(code=0, stdout=b"", stderr="")
 
 
 def test_streams_that_are_not_told_apart(alice: Program) -> None:

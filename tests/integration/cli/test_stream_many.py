@@ -43,6 +43,12 @@ def ended(user: Program, script: str, *words: str) -> str:
     return job_id
 
 
+def client_of(server: Server, user: Program) -> Client:
+    """A client of the same user, for what many processes of the command line would take long for."""
+    ca, cert, key = (Path(user.environ[f"JOBWORKER_{name}"]) for name in ("CA", "CERT", "KEY"))
+    return Client(server.address, ca=ca, cert=cert, key=key)
+
+
 def told_apart(lines: bytes) -> dict[str, bytes]:
     """The output of each job by its title."""
     outputs: defaultdict[str, bytes] = defaultdict(bytes)
@@ -85,7 +91,7 @@ def test_live(alice: Program, label: str) -> None:
 
 
 def test_since(alice: Program, label: str) -> None:
-    """What came before is left out of what there is and of what follows, although all of it came before."""
+    """What comes before is left out of what there is and of what follows, although all of it came before."""
     jobs = [started(alice, TOLD, "--name", name, "--label", label) for name in "ab"]
     with alice.begin("stream", "--label", label) as stream:
         assert [stream.line().endswith("ready\n") for _ in jobs] == [True, True]
@@ -94,6 +100,10 @@ def test_since(alice: Program, label: str) -> None:
         for job in jobs:
             alice("signal", job, "USR1")
         assert sorted(stream.end().stdout.splitlines()) == [b"a | done", b"b | done"]
+    early = started(alice, TOLD)
+    with alice.begin("stream", jobs[0], early, "--since", "2999-01-01") as stream:
+        alice("signal", early, "USR1")
+        assert stream.end() == Finished(code=0, stdout=b"", stderr="")
 
 
 def test_a_line_in_two_parts(alice: Program) -> None:
@@ -129,17 +139,24 @@ def test_no_such_jobs(alice: Program, label: str) -> None:
     assert (done.stdout, done.complaint) == (b"", "there are no such jobs")
 
 
-def test_much_at_once(alice: Program, label: str) -> None:
+def test_much_at_once(server: Server, alice: Program, label: str) -> None:
     """Many megabytes from jobs that write at the same time: every byte, each job's in order, no line torn."""
-    numbers = [started(alice, f"seq {n}00000 {n}99999", "--name", f"seq{n}", "--label", label) for n in (1, 2, 3)]
-    zeros = started(alice, "head -c 5000000 /dev/zero", "--name", "zeros", "--label", label)
-    done = alice("stream", "--label", label)
-    outputs = told_apart(done.stdout)
-    for n in range(1, 1 + len(numbers)):
+    scripts = {f"seq{n}": f"seq {n}00000 {n}99999" for n in (1, 2, 3)} | {"zeros": "head -c 5000000 /dev/zero"}
+    jobs = {
+        name: started(alice, TOLD.replace("echo done", script), "--name", name, "--label", label)
+        for name, script in scripts.items()
+    }
+    with alice.begin("stream", "--label", label) as stream:
+        assert all(stream.line().endswith(" | ready\n") for _ in jobs)
+        with client_of(server, alice) as client:
+            for job_id in jobs.values():
+                client.signal(job_id, signal.SIGUSR1)
+        outputs = told_apart(stream.end().stdout)
+    for n in (1, 2, 3):
         assert outputs[f"seq{n}"] == b"".join(b"%d\n" % number for number in range(n * 100_000, (n + 1) * 100_000))
     whole, rest = divmod(5_000_000, MAX_LINE_BYTES)
     assert outputs["zeros"] == (bytes(MAX_LINE_BYTES) + b"\n") * whole + bytes(rest) + b"\n"
-    assert alice("stream", zeros).stdout == bytes(5_000_000)
+    assert alice("stream", jobs["zeros"]).stdout == b"ready\n" + bytes(5_000_000)
 
 
 def test_a_job_that_is_not_there(server: Server, alice: Program) -> None:
@@ -257,9 +274,8 @@ def test_more_than_the_server_allows(tmp_path: Path) -> None:
 def test_pages(server: Server, label: str) -> None:
     """More jobs than a page of the list has are all written, in the order in which they were started."""
     carol = program_of(server, "carol")
-    ca, cert, key = (Path(carol.environ[f"JOBWORKER_{name}"]) for name in ("CA", "CERT", "KEY"))
     labels = dict([label.split("=")])
-    with Client(server.address, ca=ca, cert=cert, key=key) as client:
+    with client_of(server, carol) as client:
         numbers = range(DEFAULT_PAGE_SIZE + 1)
         jobs = [client.start(["echo", f"{number}"], labels=labels, name=f"job{number}") for number in numbers]
         for job in jobs:
