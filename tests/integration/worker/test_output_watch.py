@@ -18,7 +18,7 @@ import os, random, sys, time
 dice = random.Random(7)
 for number in range(40):
     os.write(1 + number % 2, dice.randbytes(dice.randrange(1, 50_000)))
-    time.sleep(dice.random() / 50)
+    time.sleep(dice.random() / 50)  # it waits for nothing: the pauses make the bursts
 """
 
 

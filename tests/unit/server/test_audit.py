@@ -63,7 +63,7 @@ async def test_a_reader_that_does_not_read(full: tuple[int, TextIO], monkeypatch
         ready, _, _ = select.select([reader], [], [], 0)
         if ready:
             content += os.read(reader, 65_536)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop, in which the writes go on
     assert await asyncio.gather(*writes[1:], beginning) == [None] * len(writes)
     lines = [json.loads(line)["rpc"] for line in content.splitlines() if line.strip()]
     assert lines == [record.rpc for record in RECORDS]
