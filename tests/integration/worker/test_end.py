@@ -239,7 +239,7 @@ async def test_a_stop_can_be_hurried_and_others_are_answered_meanwhile(worker: W
     await said(worker, job)
     first = asyncio.ensure_future(worker.stop(job.id, by="ada", grace=LONG))
     await said(worker, job, b"deaf\n")
-    seen = await worker.get(job.id)
+    seen = await until_job(worker.get, job.id, lambda job: job.stop)  # which may be told after the job has its signal
     assert seen.state is JobState.RUNNING
     assert seen.stop is not None
     assert seen.stop.requested_by == "ada"
