@@ -19,6 +19,9 @@ from jobworker.core.usage import Usage
 
 Record = dict[str, Any]  # what json.loads gives for an object
 
+_USAGE = tuple(field.name for field in fields(Usage))
+_LIMITS = tuple(field.name for field in fields(Limits))
+
 
 def spec_record(spec: JobSpec) -> Record:
     """A spec as JSON values; the inverse of `spec_from`."""
@@ -104,13 +107,12 @@ def end_from(record: Record) -> JobEnd:
 
 def usage_record(usage: Usage) -> Record:
     """A usage as JSON values, without what is not known; the inverse of `usage_from`."""
-    return {name: value for name, value in asdict(usage).items() if value is not None}
+    return {name: value for name in _USAGE if (value := getattr(usage, name)) is not None}
 
 
 def usage_from(record: Record) -> Usage:
     """The usage that a record describes."""
-    known = {field.name for field in fields(Usage)}
-    return Usage(**{name: value for name, value in record.items() if name in known})
+    return Usage(**{name: value for name, value in record.items() if name in _USAGE})
 
 
 def output_limit_record(limit: OutputLimit) -> Record:
@@ -162,13 +164,15 @@ def time_from(text: str) -> datetime:
 
 def limits_record(limits: Limits) -> Record:
     """Limits as JSON values, without those that are not set; the inverse of `limits_from`."""
-    return {name: value for name, value in asdict(limits).items() if value not in (None, ())}
+    record = {name: value for name in _LIMITS if (value := getattr(limits, name)) not in (None, ())}
+    if limits.io:
+        record["io"] = [asdict(limit) for limit in limits.io]
+    return record
 
 
 def limits_from(record: Record) -> Limits:
     """The limits that a record describes."""
-    known = {field.name for field in fields(Limits)}
-    values = {name: value for name, value in record.items() if name in known}
+    values = {name: value for name, value in record.items() if name in _LIMITS}
     values["io"] = tuple(_io_limit_from(limit) for limit in record.get("io", ()))
     return Limits(**values)
 

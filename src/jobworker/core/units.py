@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from decimal import Decimal
 
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 0.001}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[wdhms])", re.ASCII)
@@ -57,6 +56,9 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is no size; write one such as 50GiB, 64KiB, 2G or a number of bytes")
+    # Loaded here, because supervisors load this module and parse nothing.
+    from decimal import Decimal  # noqa: PLC0415
+
     return round(Decimal(match[1]) * _BYTES[match[2].lower()])
 
 

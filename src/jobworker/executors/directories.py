@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from jobworker.core.job import Job
-from jobworker.core.records import Record, end_from, job_from, job_record, limits_from, stop_from, time_from
+from jobworker.core.records import Record, end_from, job_from, limits_from, stop_from, time_from
 from jobworker.executors.base import Outcome
 from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import jobdir
@@ -23,20 +24,19 @@ BLOCK_BYTES = 512  # what st_blocks counts
 class JobDirectories:
     """All that is kept of jobs, a directory each, in `parent`. What has to be deleted goes by way of `removed`.
 
-    A directory is made in `standby` and moved to the others when it has a spec.
+    Supervisors make them: see `runtime.standby`.
     """
 
-    def __init__(self, parent: Path, *, sync: bool) -> None:
-        self._jobs = parent / "jobs"
-        self._standby = parent / "standby"
-        self.removed = parent / "removed"
-        self._sync = sync
+    def __init__(self, parent: Path) -> None:
+        self._jobs = parent / jobdir.JOBS
+        self._standby = parent / jobdir.STANDBY
+        self._removed = parent / jobdir.REMOVED
 
     def prepare(self) -> None:
         """Make the folders, and finish what somebody who was killed had begun to delete. Raises `OSError`."""
-        for directory in (self._jobs, self._standby, self.removed):
+        for directory in (self._jobs, self._standby, self._removed):
             directory.mkdir(mode=0o700, exist_ok=True)
-        for path in (*self._standby.iterdir(), *self.removed.iterdir()):
+        for path in (*self._standby.iterdir(), *self._removed.iterdir()):
             if path.is_dir() and not path.is_symlink():
                 # As far as it goes: a spawner of before may be rehearsing in it still. A later start goes on.
                 shutil.rmtree(path, ignore_errors=True)
@@ -51,16 +51,22 @@ class JobDirectories:
         """The directory of a job. Raises `FileNotFoundError`."""
         return JobDir.open(self.path(job_id))
 
-    def new(self, job_id: str) -> JobDir:
-        """A new directory for a job."""
-        return JobDir.create(self._standby / job_id)
+    def may_have_run(self, job_id: str) -> bool:
+        """Whether the program of a job may have been executed."""
+        try:
+            with self.open(job_id) as directory:
+                return directory.output_size() is not None
+        except FileNotFoundError:
+            return False
 
-    def describe(self, directory: JobDir, job: Job, launch: Record) -> None:
-        """Put the spec of a job into its new directory, and `launch`, what is needed to run it beyond the spec."""
-        directory.write(jobdir.SPEC, {"job": job_record(job), "launch": launch}, sync=self._sync)
-        (self._standby / job.id).rename(self.path(job.id))
-        if self._sync:
-            _sync_directory(self._jobs)
+    def start_time(self, job_id: str) -> datetime | None:
+        """When the program of a job was executed, if it was."""
+        try:
+            with self.open(job_id) as directory:
+                record = directory.read(jobdir.STARTED)
+        except FileNotFoundError:
+            return None
+        return None if record is None else time_from(record["time"])
 
     def ids(self) -> set[str]:
         """Ids of all jobs that have a directory."""
@@ -82,7 +88,7 @@ class JobDirectories:
 
     def delete(self, job_id: str) -> None:
         """Delete in two steps, so that a job is there whole or not at all; one that is not there is no error."""
-        removed = self.removed / job_id
+        removed = self._removed / job_id
         for path in (self.path(job_id), self._standby / job_id):
             with suppress(FileNotFoundError):
                 path.rename(removed)
@@ -136,11 +142,3 @@ def outcome_from(record: Record) -> Outcome:
     """The outcome that the record of an end describes."""
     stop = record["stop"]
     return Outcome(end=end_from(record["end"]), stop=None if stop is None else stop_from(stop))
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

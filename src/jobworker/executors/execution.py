@@ -10,7 +10,7 @@ from jobworker.core.job import Job, StopRequest
 from jobworker.core.limits import Limits
 from jobworker.core.usage import Usage
 from jobworker.executors.base import Outcome
-from jobworker.executors.directories import JobDirectories
+from jobworker.executors.directories import JobDirectories, outcome_from
 from jobworker.executors.place import Place
 from jobworker.executors.supervision import Supervision, refusal
 from jobworker.executors.supervisors import Supervisors
@@ -107,15 +107,11 @@ class LocalExecution:
 
     async def outcome(self) -> Outcome:
         """Wait for the recorded end."""
-        await self._supervision.over
-        self._supervision.close()
-        outcome = self._directories.outcome(self._job.id)
+        outcome = await self._told_outcome()
         if outcome is None:  # the supervisor has died, or has only dropped the connection
             self._stop = self.stop  # whoever buries a job has not heard of it
             self._supervision = await self._reattach()
-            await self._supervision.over
-            self._supervision.close()
-            outcome = self._directories.outcome(self._job.id)
+            outcome = await self._told_outcome()
         if outcome is None:
             raise OSError(errno.EIO, "the end of the job has not been recorded; the spawner's log says why")
         return outcome
@@ -123,6 +119,13 @@ class LocalExecution:
     async def close(self) -> None:
         """Let go of the job without touching it."""
         self._supervision.close()
+
+    async def _told_outcome(self) -> Outcome | None:
+        """The end as the supervisor tells it, or has recorded it before it has gone."""
+        record = await self._supervision.over
+        if record is None or "end" not in record:  # of an older release's supervisor
+            return self._directories.outcome(self._job.id)
+        return outcome_from(record)
 
     async def _reattach(self) -> Supervision:
         """A connection to the job's supervisor, or to the one that buries the job."""

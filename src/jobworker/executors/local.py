@@ -17,7 +17,7 @@ from jobworker.core.errors import CommandNotStartedError, LimitNotEnforceableErr
 from jobworker.core.job import Job
 from jobworker.core.limits import Limits
 from jobworker.core.output import DEFAULT_OUTPUT_RESERVE
-from jobworker.core.records import time_from
+from jobworker.core.records import job_record
 from jobworker.core.usage import Usage
 from jobworker.executors.archive import check_url
 from jobworker.executors.base import CgroupMode, Execution, ExecutorInfo, KeptOutput, Output
@@ -29,13 +29,14 @@ from jobworker.executors.output import can_make_holes
 from jobworker.executors.outputs import LocalOutputs
 from jobworker.executors.place import Place, place_name, retake, take_place
 from jobworker.executors.spawner import Spawner
-from jobworker.executors.standbys import Standby, Standbys
+from jobworker.executors.standbys import Standbys
 from jobworker.executors.supervision import Supervision
 from jobworker.executors.supervisors import Supervisors, end_unwanted, start_time
 from jobworker.executors.threads import Threads
 from jobworker.executors.user import JobUser
 from jobworker.linux import process
 from jobworker.linux.cgroup import Cgroup
+from jobworker.linux.limits import Write
 from jobworker.runtime import jobdir
 from jobworker.runtime.gaps import Extent
 from jobworker.runtime.jobdir import JobDir
@@ -83,14 +84,13 @@ class LocalExecutor:
         growth: GrowthWatch,
         retake: Callable[[], None],
     ) -> None:
-        self._directories = JobDirectories(settings.directory, sync=settings.sync)
-        self._sync = settings.sync
+        self._directories = JobDirectories(settings.directory)
         self._mode: CgroupMode = settings.cgroups
         self._user = user
         self._place = place
         self._threads = threads
         log = settings.directory / "spawner.log"
-        self._spawner = Spawner(log, self._directories.removed, place.jobs, place.home, self._have_place)
+        self._spawner = Spawner(log, settings.directory, place.jobs, place.home, self._have_place)
         self._retake = retake
         self._taking = asyncio.Lock()
         self._supervisors = Supervisors(self._spawner)
@@ -133,6 +133,7 @@ class LocalExecutor:
                 yield executor
             finally:
                 await executor._standbys.close()
+                executor._supervisors.close()
                 await executor._spawner.close()
 
     @property
@@ -170,33 +171,35 @@ class LocalExecutor:
         """The id for a job; see `Executor.new_id`."""
         return self._standbys.new_id()
 
-    async def _start(self, job: Job, standby: Standby | None) -> LocalExecution:
+    async def _start(self, job: Job, standby: Supervision | None) -> LocalExecution:
         try:
-            directory = await self._prepared(job, standby)
+            launch = self._briefing.of_first_process(job, self._cgroup_of(job.id), await self._limit_writes(job))
         except BaseException:
             if standby is not None:
                 await self._standbys.end(job.id, standby)
             raise
-        with directory:
-            return await self._supervised(job, directory, None if standby is None else standby.supervision)
+        record = jobdir.line_of(jobdir.SPEC, {"job": job_record(job), "launch": launch})
+        return await self._supervised(job, record, standby)
 
-    async def _supervised(self, job: Job, directory: JobDir, supervision: Supervision | None) -> LocalExecution:
+    async def _supervised(self, job: Job, record: bytes, supervision: Supervision | None) -> LocalExecution:
+        cgroup = self._cgroup_of(job.id)
         deadline = asyncio.get_running_loop().time() + START_PATIENCE
         attempts, kills = 0, self._spawner.kills
         while attempts - (self._spawner.kills - kills) < START_ATTEMPTS:
             attempts += 1
             if supervision is None:
-                supervision = await self._supervisors.stand_by(directory, self._cgroup_of(job.id))
-            supervision.start(self._briefing.of_supervisor(job, self._cgroup_of(job.id)))
+                supervision = await self._supervisors.stand_by(job.id, cgroup)
             try:
+                supervision.start(self._briefing.of_supervisor(job, cgroup), record)
                 started = await start_time(supervision, deadline)
             except TimeoutError:
-                if (record := directory.read(jobdir.STARTED)) is None:
+                if (known := self._directories.start_time(job.id)) is None:
                     await end_unwanted(supervision, job.owner)
                     raise
-                started = time_from(record["time"])  # its supervisor has been stopped since
+                started = known  # its supervisor has been stopped since
             except ConnectionError:
-                if directory.output_size() is None:  # spawner or supervisor had died before it began, so try again
+                if not self._directories.may_have_run(job.id):  # spawner or supervisor had died before, so try again
+                    await self._threads.run(self._directories.delete, job.id)
                     supervision = None
                     continue
                 # The supervisor has died, and the program may have been executed. That is a job that is lost: as a
@@ -205,7 +208,10 @@ class LocalExecutor:
             except asyncio.CancelledError:
                 await end_unwanted(supervision, job.owner)
                 raise
-            return self._execution(job, supervision, started, self._cgroup_of(job.id))
+            except BaseException:
+                supervision.close()
+                raise
+            return self._execution(job, supervision, started, cgroup)
         raise ConnectionError(errno.EIO, "no supervisor could be started; the spawner's log says why")
 
     async def usages(self, executions: Sequence[Execution]) -> list[Usage | None]:
@@ -283,38 +289,13 @@ class LocalExecutor:
 
     # Steps
 
-    async def _prepared(self, job: Job, standby: Standby | None) -> JobDir:
-        if standby is not None and not self._sync and job.limits == Limits():  # then it takes no longer than a thread
-            return self._prepare(job, standby)
-        preparation = asyncio.ensure_future(self._threads.run(self._prepare, job, standby))
-        try:
-            return await asyncio.shield(preparation)
-        except asyncio.CancelledError:  # a thread cannot be cancelled: what it makes has to be there to be removed
-            with suppress(OSError, LimitNotEnforceableError):
-                directory = await preparation
-                if standby is None:
-                    directory.close()
-            raise
+    async def _limit_writes(self, job: Job) -> Sequence[Write]:
+        if job.limits == Limits():
+            return ()
+        return await self._threads.run(self._place.writes, job.limits, cwd=job.spec.cwd)
 
-    def _prepare(self, job: Job, standby: Standby | None) -> JobDir:
-        limits = self._place.writes(job.limits, cwd=job.spec.cwd)
-        launch = self._briefing.of_first_process(job, self._cgroup_of(job.id), limits)
-        directory = self._directories.new(job.id) if standby is None else standby.directory
-        try:
-            self._directories.describe(directory, job, launch)
-        except BaseException:
-            if standby is None:
-                directory.close()
-            raise
-        return directory
-
-    async def _stand_by(self, job_id: str) -> Standby:
-        directory = await self._threads.run(self._directories.new, job_id)
-        try:
-            return Standby(directory, await self._supervisors.stand_by(directory, self._cgroup_of(job_id)))
-        except BaseException:
-            directory.close()
-            raise
+    async def _stand_by(self, job_id: str) -> Supervision:
+        return await self._supervisors.stand_by(job_id, self._cgroup_of(job_id))
 
     def _cgroup_of(self, job_id: str) -> str | None:
         return None if self._place.jobs is None else str(self._place.jobs / job_id)

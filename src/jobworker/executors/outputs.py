@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from jobworker.core.errors import OutputUnavailableError
+from jobworker.core.records import Record
 from jobworker.executors.archive import Archives, ArchiveThreads
 from jobworker.executors.base import KeptOutput, Output, OutputForm
 from jobworker.executors.directories import BLOCK_BYTES, JobDirectories, disk_bytes
@@ -125,7 +126,7 @@ class LocalOutputs:
         except Exception as error:  # libraries for archives raise anything
             raise OutputUnavailableError(job_id) from error
 
-    def _record(self, job_id: str, kind: str) -> jobdir.Record:
+    def _record(self, job_id: str, kind: str) -> Record:
         with self._directories.open(job_id) as directory:
             record = directory.read(kind)
         if record is None:

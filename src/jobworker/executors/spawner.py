@@ -26,15 +26,15 @@ _CLOSE_PATIENCE = 5.0  # seconds; it does nothing but exit, unless the machine i
 class Spawner:
     """The process that forks supervisors.
 
-    Its standard error goes to `log`, which the supervisors inherit, and what it makes for itself to `scratch`. `cgroup`
-    is where jobs have theirs, if they have any, and `home` the group that the process has to be in, if it is not this
+    Its standard error goes to `log`, which the supervisors inherit; `state` has the directories of jobs. `cgroup` is
+    where jobs have theirs, if they have any, and `home` the group that the process has to be in, if it is not this
     one's; `have_home` sees to it that they are there. Jobs may open as many files as this process may now.
     """
 
     def __init__(
         self,
         log: Path,
-        scratch: Path,
+        state: Path,
         cgroup: Path | None,
         home: Path | None = None,
         have_home: Callable[[], Awaitable[None]] | None = None,
@@ -43,7 +43,7 @@ class Spawner:
         self._have_home = have_home
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # for jobs, whatever this process takes for itself
         groups = ["" if group is None else str(group) for group in (cgroup, home)]
-        self._arguments = [str(scratch), *groups, str(soft), str(hard)]
+        self._arguments = [str(state), *groups, str(soft), str(hard)]
         self._socket: socket.socket | None = None
         self._pidfd = -1
         self._turn = asyncio.Lock()  # a socket has room for one who waits until it can be written
@@ -58,15 +58,14 @@ class Spawner:
             undo.callback(ours.close)
             log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, log)
-            null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *_FLAGS, "-c", _CODE, str(Path(jobworker.__file__).parent.parent), *self._arguments],
                 {},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), REQUESTS),
-                    null,
-                    (os.POSIX_SPAWN_DUP2, 0, 1),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),  # which jobs have, too
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                     (os.POSIX_SPAWN_DUP2, log, 2),
                 ],
             )

@@ -6,10 +6,8 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 from jobworker.executors.supervision import Supervision
-from jobworker.runtime.jobdir import JobDir
 
 COUNT = 4  # that stand by: each is two processes of a megabyte
 AT_ONCE = 1  # start that may be under way while one is made; with more the processors are better left to them
@@ -17,21 +15,14 @@ _RETRY = 1.0  # seconds until the next try to have one where there was no room f
 _END_PATIENCE = 5.0  # seconds; it kills a process and exits
 
 
-class Standby(NamedTuple):
-    """A supervisor that stands by for a job, and the directory that it has for it."""
-
-    directory: JobDir
-    supervision: Supervision
-
-
 class Standbys:
     """The supervisors that stand by, each for a job with an id of its own; they are replaced while there is time."""
 
-    def __init__(self, make: Callable[[str], Awaitable[Standby]], delete: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, make: Callable[[str], Awaitable[Supervision]], delete: Callable[[str], Awaitable[None]]) -> None:
         self._make = make
         self._delete = delete
-        self._free: dict[str, Standby] = {}
-        self._promised: dict[str, Standby] = {}
+        self._free: dict[str, Supervision] = {}
+        self._promised: dict[str, Supervision] = {}
         self._starts = 0
         self._look = asyncio.Event()
         self._filling: asyncio.Task[None] | None = None
@@ -54,13 +45,13 @@ class Standbys:
 
     def new_id(self) -> str:
         """The id of a job for which a supervisor stands by, if there is one."""
-        job_id = next((job_id for job_id, standby in self._free.items() if not standby.supervision.over.done()), None)
+        job_id = next((job_id for job_id, standby in self._free.items() if not standby.over.done()), None)
         if job_id is None:
             return str(uuid.uuid4())
         self._promised[job_id] = self._free.pop(job_id)
         return job_id
 
-    def take(self, job_id: str) -> Standby | None:
+    def take(self, job_id: str) -> Supervision | None:
         """The one that stands by for a job, which is the caller's now."""
         return self._promised.pop(job_id, None)
 
@@ -69,14 +60,13 @@ class Standbys:
         if (standby := self.take(job_id)) is not None:
             await self.end(job_id, standby)
 
-    async def end(self, job_id: str, standby: Standby) -> None:
+    async def end(self, job_id: str, standby: Supervision) -> None:
         """Let one end, and leave nothing of it."""
-        standby.supervision.let_go()
+        standby.let_go()
         with suppress(TimeoutError):
             async with asyncio.timeout(_END_PATIENCE):
-                await standby.supervision.over
-        standby.supervision.close()
-        standby.directory.close()
+                await standby.over
+        standby.close()
         await self._delete(job_id)
 
     @contextmanager
@@ -102,7 +92,7 @@ class Standbys:
                 self._look.set()
 
     async def _end_dead(self) -> None:
-        for job_id in [job_id for job_id, standby in self._free.items() if standby.supervision.over.done()]:
+        for job_id in [job_id for job_id, standby in self._free.items() if standby.over.done()]:
             await self.end(job_id, self._free.pop(job_id))
 
     async def _add(self) -> None:

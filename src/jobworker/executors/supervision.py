@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from itertools import count
@@ -19,6 +20,7 @@ from jobworker.runtime import protocol
 from jobworker.runtime.protocol import Message
 
 _ENDED: Message = {"ok": False}
+_numbers = count()  # of requests: none is used twice on a connection, whoever's it is by then
 
 
 class Supervision:
@@ -26,25 +28,36 @@ class Supervision:
 
     `started` is done when the program has been executed (its time), when it could not be (`CommandNotStartedError`,
     `LimitNotEnforceableError`), or when the supervisor has gone before either (`ConnectionError`). `over` is done when
-    the supervisor has recorded the end or has gone.
+    the supervisor has recorded the end, of which it gives the record, or has gone (`None`). After the end, the
+    connection is the one's who takes it back.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(
+        self, connection: socket.socket, take_back: Callable[[socket.socket], None] = socket.socket.close
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connection = connection
-        self._numbers = count()
+        self._take_back = take_back
         self._replies: dict[int, asyncio.Future[Message]] = {}
         self.started: asyncio.Future[datetime] = self._loop.create_future()
-        self.over: asyncio.Future[None] = self._loop.create_future()
+        self.over: asyncio.Future[Record | None] = self._loop.create_future()
         self.stop: StopRequest | None = None
         self.paused = False
         self.unkillable_pids: tuple[int, ...] = ()
         self._loop.add_reader(connection, self._receive)
 
-    def start(self, job: Record) -> None:
-        """Have a supervisor that stands by run the job (see `protocol`); `started` tells what comes of it."""
-        with suppress(OSError):  # it has gone
-            self._connection.send(protocol.encode({"op": "start", "job": job}))
+    def start(self, job: Record, line: bytes) -> None:
+        """Have a supervisor that stands by run the job of a record (see `protocol`); `started` tells what comes of it.
+
+        Raises `OSError`.
+        """
+        file = os.memfd_create("record")  # a message has not the room for it
+        try:
+            os.write(file, line)
+            with suppress(OSError):  # it has gone, as `started` says
+                socket.send_fds(self._connection, [protocol.encode({"op": "start", "job": job})], [file])
+        finally:
+            os.close(file)
 
     def let_go(self) -> None:
         """Tell a supervisor that stands by that it is not needed."""
@@ -79,8 +92,7 @@ class Supervision:
         if not self.started.done():
             self.started.set_exception(ConnectionError("the supervisor has gone"))
             self.started.exception()  # nobody has to ask for it
-        if not self.over.done():
-            self.over.set_result(None)
+        self._end(None)
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_result(_ENDED)
@@ -88,7 +100,7 @@ class Supervision:
     async def _ask(self, request: Message) -> bool:
         if self.over.done():
             return False
-        number = next(self._numbers)
+        number = next(_numbers)
         reply = self._replies[number] = self._loop.create_future()
         try:
             await self._loop.sock_sendall(self._connection, protocol.encode({**request, "n": number}))
@@ -104,7 +116,7 @@ class Supervision:
         return answer["ok"]
 
     def _receive(self) -> None:
-        while True:  # all that there is: who waits for one event is to know of those that came with it
+        while self._connection.fileno() >= 0:  # all: who waits for one event is to know of those that came with it
             try:
                 packet = self._connection.recv(protocol.MAX_MESSAGE_BYTES)
             except BlockingIOError:
@@ -131,10 +143,22 @@ class Supervision:
             case {"event": "unkillable", "pids": pids}:
                 self.unkillable_pids = tuple(pids)
             case {"event": "ended"}:
-                if not self.over.done():
-                    self.over.set_result(None)
+                self._end(message)
+                self._leave()
             case _:  # of a newer release's supervisor: what it adds must not break what we know
                 pass
+
+    def _end(self, record: Record | None) -> None:
+        if not self.over.done():
+            self.over.set_result(record)
+
+    def _leave(self) -> None:
+        """Give the connection back, unless an answer is still to come on it."""
+        if self._replies:
+            self.close()
+        else:
+            self._loop.remove_reader(self._connection)
+            self._take_back(socket.socket(fileno=self._connection.detach()))
 
     def _handle_start(self, message: Message) -> None:
         if message["event"] == "started":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from jobworker.core.job import StopRequest
 from jobworker.executors.spawner import Spawner
 from jobworker.executors.supervision import Supervision
+from jobworker.runtime import protocol
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.protocol import Message
 
@@ -20,22 +22,58 @@ LOCK_INTERVAL = 0.005
 # A kill takes milliseconds, unless the supervisor has been stopped or the program hangs on a file system.
 END_PATIENCE = 5.0
 
+MAX_FREE = 16  # that are kept for jobs to come; each is a process of a megabyte
+
+SUPERVISE: Message = {"op": "supervise"}
 BURY: Message = {"op": "bury"}
 
 
 class Supervisors:
-    """Those that a spawner forks, and those that are there."""
+    """Those that a spawner forks, those that are free again, and those that are there."""
 
     def __init__(self, spawner: Spawner) -> None:
+        self._loop = asyncio.get_running_loop()
         self._spawner = spawner
+        self._leaving: set[socket.socket] = set()  # that have recorded an end, and have not said yet that they are free
+        self._free: list[socket.socket] = []
 
-    async def stand_by(self, directory: JobDir, cgroup: str | None) -> Supervision:
-        """Have a supervisor stand by for the job of a directory, which will have this cgroup."""
-        return await self._request({"op": "supervise", "cgroup": cgroup}, directory)
+    async def stand_by(self, job_id: str, cgroup: str | None) -> Supervision:
+        """Have a supervisor stand by for a job, which will have this cgroup."""
+        request = protocol.encode({"op": "stand_by", "id": job_id, "cgroup": cgroup})
+        while self._free:
+            connection = self._free.pop()
+            self._loop.remove_reader(connection)
+            try:
+                connection.send(request)
+            except OSError:  # it has just died
+                connection.close()
+            else:
+                return Supervision(connection, self._take_back)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            ours.setblocking(False)
+            try:
+                ours.send(request)
+                await self._spawner.request(SUPERVISE, [theirs.fileno()])
+            except BaseException:
+                ours.close()
+                raise
+        return Supervision(ours, self._take_back)
 
     async def bury(self, directory: JobDir) -> Supervision:
-        """Have the processes of a job ended whose supervisor has died, and the end recorded."""
-        return await self._request(BURY, directory)
+        """Have the processes of a job ended whose supervisor has died, and the end recorded.
+
+        The lock and the socket are made here and handed over, so that there is no moment at which somebody who looks
+        could find nobody to ask.
+        """
+        lock = await _lock(directory)
+        try:
+            with directory.listen() as listener:
+                supervision = Supervision(directory.connect())
+                await self._spawner.request(BURY, [directory.fd, lock, listener.fileno()])
+        finally:
+            os.close(lock)
+        return supervision
 
     async def find(self, directory: JobDir) -> Supervision | None:
         """A connection to the supervisor of a job; `None` if it is dead."""
@@ -47,20 +85,34 @@ class Supervisors:
         os.close(lock)
         return None
 
-    async def _request(self, request: Message, directory: JobDir) -> Supervision:
-        """Have a supervisor forked for a directory, and connect to it.
+    def close(self) -> None:
+        """Let those end that have no job."""
+        for connection in [*self._leaving, *self._free]:
+            self._let_end(connection)
 
-        The lock and the socket are made here and handed over, so that there is no moment at which somebody who looks
-        could take the job for dead or find nobody to ask.
-        """
-        lock = await _lock(directory)
+    def _take_back(self, connection: socket.socket) -> None:
+        self._leaving.add(connection)
+        self._loop.add_reader(connection, self._hear, connection)
+
+    def _hear(self, connection: socket.socket) -> None:
+        """Note that one is free now, or let it end: it has died, or there are enough."""
         try:
-            with directory.listen() as listener:
-                supervision = Supervision(directory.connect())
-                await self._spawner.request(request, [directory.fd, lock, listener.fileno()])
-        finally:
-            os.close(lock)
-        return supervision
+            packet = connection.recv(protocol.MAX_MESSAGE_BYTES)
+        except OSError:
+            packet = b""
+        free = packet and protocol.decode(packet) == protocol.FREE
+        if free and connection in self._leaving and len(self._free) < MAX_FREE:
+            self._leaving.remove(connection)
+            self._free.append(connection)
+        else:
+            self._let_end(connection)
+
+    def _let_end(self, connection: socket.socket) -> None:
+        self._loop.remove_reader(connection)
+        connection.close()
+        self._leaving.discard(connection)
+        if connection in self._free:
+            self._free.remove(connection)
 
 
 async def start_time(supervision: Supervision, deadline: float) -> datetime:

@@ -18,7 +18,7 @@ from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import gaps, jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.supervisor import ENDED, KILL_INTERVAL, MAX_KILL_INTERVAL
+from jobworker.runtime.supervisor import KILL_INTERVAL, MAX_KILL_INTERVAL
 
 ID_VARIABLE = "JOBWORKER_JOB_ID"  # in the environment of every job: a mark to know its processes by
 BATCH = 256  # processes that are killed at a time; each takes a descriptor, of which there may be as few as 1024
@@ -26,7 +26,7 @@ BATCH = 256  # processes that are killed at a time; each takes a descriptor, of 
 
 def bury(directory: JobDir, listener: socket.socket) -> None:
     """End what is left of a job whose supervisor has died, and record that. The caller holds the directory's lock."""
-    control = Control(listener, select.poll(), lambda _: ENDED)
+    control = Control(listener, select.poll())
     if directory.read(jobdir.EXIT) is None:
         spec = directory.read(jobdir.SPEC)
         if spec is None:
@@ -41,7 +41,7 @@ def bury(directory: JobDir, listener: socket.socket) -> None:
             output_dropped_bytes=extent.dropped,
         )
         directory.write(jobdir.EXIT, {"end": end_record(end), "stop": None}, sync=True)
-    control.tell("ended")
+    control.tell("ended", **(directory.read(jobdir.EXIT) or {}))
 
 
 def _kill_remains(spec: Record, started: Record | None) -> None:
@@ -68,7 +68,7 @@ def _kill_cgroup(cgroup: Cgroup) -> None:
 def _kill_marked(job_id: str, started: Record | None) -> None:
     """Without a cgroup: the session of the first process, and whatever carries the job's mark."""
     mark = f"{ID_VARIABLE}={job_id}".encode()
-    leader = None if started is None else process.ProcessId(**started["process"])
+    leader = None if started is None or started["process"] is None else process.ProcessId(**started["process"])
     while remains := _remains(mark, leader):
         _kill_batch(list(remains)[:BATCH], mark, leader)
 

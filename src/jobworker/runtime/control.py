@@ -21,12 +21,11 @@ class Control:
         self,
         listener: socket.socket,
         poller: select.poll,
-        on_request: Callable[[Message], Message],
         first: socket.socket | None = None,
     ) -> None:
         self._listener = listener
         self._poller = poller
-        self._on_request = on_request
+        self._first = first
         self._connections: dict[int, socket.socket] = {}
         self._history: dict[str, Message] = {}  # the last message of each event: what a newcomer has to know
         listener.setblocking(False)
@@ -34,12 +33,12 @@ class Control:
         if first is not None:
             self._add(first)
 
-    def handle(self, fd: int) -> None:
+    def handle(self, fd: int, answer: Callable[[Message], Message]) -> None:
         """Serve a descriptor that polled ready; one that has been dropped since is no error."""
         if fd == self._listener.fileno():
             self._accept()
         elif fd in self._connections:
-            self._receive(self._connections[fd])
+            self._receive(self._connections[fd], answer)
 
     def tell(self, event: str, **details: object) -> None:
         """Tell an event to every daemon that is connected, and to each one that will connect."""
@@ -49,6 +48,14 @@ class Control:
         self._history[event] = message
         for connection in list(self._connections.values()):
             self._send(connection, message)
+
+    def close(self) -> bool:
+        """Close all but the first connection; whether that is open still."""
+        self._listener.close()
+        for connection in self._connections.values():
+            if connection is not self._first:
+                connection.close()
+        return self._first is not None and self._first.fileno() >= 0
 
     def _accept(self) -> bool:
         try:
@@ -68,7 +75,7 @@ class Control:
         self._connections[connection.fileno()] = connection
         self._poller.register(connection, select.POLLIN)
 
-    def _receive(self, connection: socket.socket) -> None:
+    def _receive(self, connection: socket.socket, answer: Callable[[Message], Message]) -> None:
         try:
             packet = connection.recv(protocol.MAX_MESSAGE_BYTES)
         except BlockingIOError:
@@ -81,7 +88,7 @@ class Control:
         request: Message = {}
         try:
             request = protocol.decode(packet)
-            reply: Message = {"reply": request["n"], **self._on_request(request)}
+            reply: Message = {"reply": request["n"], **answer(request)}
         except Exception:  # noqa: BLE001 - whatever is wrong with a request: a job must not be lost for it
             # Of a newer release's daemon, most likely. The connection stays, since that asks for other things, too.
             reply = {"reply": request.get("n"), "ok": False, "unknown": True}

@@ -1,7 +1,7 @@
 """The job directory: the contract between the daemon, a job's supervisor and whoever comes after them.
 
     records       what is to be remembered, a line of JSON each, {kind: record}; the last one of a kind counts:
-                  spec      what to run and how, by the daemon before the supervisor is asked for
+                  spec      what to run and how, as the daemon says it
                   started   by the first process of the job when it is about to execute the program
                   limits    the limits in force, once they have been changed
                   exit      how the job ended, by the supervisor or by the one that buries a lost job
@@ -23,16 +23,17 @@ has at most 107 bytes) and nothing changes under our feet when it is moved.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 from contextlib import suppress
-from typing import Any, Self, cast
+from typing import Any, Self
 
+from jobworker.core.records import Record
 from jobworker.linux import syscalls
-from jobworker.runtime import segments
+from jobworker.runtime import protocol, segments
 
-Record = dict[str, Any]
+# Where directories are: those of jobs, those made for jobs to come, and those that are being deleted.
+JOBS, STANDBY, REMOVED = "jobs", "standby", "removed"
 
 RECORDS, CONTROL = "records", "control"
 OUTPUT, INDEX, GAPS = "output", "index", "gaps"
@@ -87,19 +88,15 @@ class JobDir:
             content = os.pread(fd, os.fstat(fd).st_size, 0)
         finally:
             os.close(fd)
-        found: dict[str, Any] = {}
-        for line in content.split(b"\n")[:-1]:  # behind the last end of a line is what was cut off, if anything
-            entry = json.loads(line)
-            if not isinstance(entry, dict):
-                raise ValueError(f"{RECORDS} holds something else than records")
-            found |= cast("dict[str, Any]", entry)
-        if not all(isinstance(record, dict) for record in found.values()):
-            raise ValueError(f"{RECORDS} holds something else than records")
-        return found
+        return records_of(content)
 
     def write(self, kind: str, record: Record, *, sync: bool) -> None:
         """Write a record that survives a kill of everybody; with `sync` a power cut, too. Raises `OSError`."""
-        rest = memoryview(json.dumps({kind: record}, separators=(",", ":")).encode() + b"\n")
+        self.append(line_of(kind, record), sync=sync)
+
+    def append(self, line: bytes, *, sync: bool) -> None:
+        """The same with a record as it stands in the file."""
+        rest = memoryview(line)
         fd = self._open_records(os.O_APPEND)
         try:
             size = os.fstat(fd).st_size
@@ -202,12 +199,36 @@ class JobDir:
         return f"/proc/self/fd/{self.fd}/{CONTROL}"
 
 
+def line_of(kind: str, record: Record) -> bytes:
+    """A record as it stands in the file."""
+    return protocol.encode({kind: record}) + b"\n"
+
+
+def records_of(lines: bytes) -> dict[str, Record]:
+    """The last record of each kind in a file. Raises `ValueError` for what is no record."""
+    found: dict[str, Any] = {}
+    for line in lines.split(b"\n")[:-1]:  # behind the last end of a line is what was cut off, if anything
+        found |= protocol.decode(line)
+    if not all(isinstance(record, dict) for record in found.values()):
+        raise ValueError(f"{RECORDS} holds something else than records")
+    return found
+
+
 def write_at(fd: int, data: bytes, position: int) -> None:
     """Write all of it. Raises `OSError`, after which a part of it may have been written."""
     while data:
         written = os.pwrite(fd, data, position)
         data = data[written:]
         position += written
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Have the names in a directory survive a power cut. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _cut_back(fd: int) -> None:

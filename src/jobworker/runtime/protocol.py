@@ -3,12 +3,15 @@
 Each message is one packet of a SOCK_SEQPACKET socket and holds a JSON object.
 
 daemon → spawner, with descriptors:
-    {"op": "supervise", "cgroup": p}   + directory, lock, listener    stand by for the job of the directory, which will
-                                                                      have this cgroup (a path, not there yet, or null)
-    {"op": "bury"}                     + directory, lock, listener    end what a dead supervisor has left behind
+    {"op": "supervise"}  + connection                   supervise jobs for the daemon at the other end of the connection
+    {"op": "bury"}       + directory, lock, listener    end what a dead supervisor has left behind
+
+daemon → supervisor that is free, on that connection:
+    {"op": "stand_by", "id": i, "cgroup": p}   make a directory for the job, and stand by for it; it will have this
+                                               cgroup (a path that is not there yet, or null)
 
 daemon → supervisor that stands by:
-    {"op": "start", "job": {...}}      run the job, whose record is in the directory by now; it is answered by an event
+    {"op": "start", "job": {...}}  + line      run the job, whose record is the line, a file; it is answered by an event
     What a supervisor has to know of its job: "id", "cgroup" (a path that is not there yet, or null), "child_policy",
     "time_limit" (seconds or null), "oom_group" (whether running out of memory ends all of it), "sync" (whether records
     have to survive a power cut), and "output": its "mode", "limit" (bytes or null) and "policy" as in core.output,
@@ -29,25 +32,32 @@ supervisor → every daemon that is connected; the present state right after the
     {"event": "stopping", "stop": {...}}                a stop has begun
     {"event": "paused", "paused": bool}                 the job stands still, or goes on
     {"event": "unkillable", "pids": [...]}              processes that outlive being killed, deep in the kernel
-    {"event": "ended"}                                  the end is on record
+    {"event": "ended", "end": {...}, "stop": {...}}     the end is on record, as it is told here
+    {"event": "free"}                                   nothing is left of the job; on the first connection alone
 """
 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 from typing import Any, cast
 
 Message = dict[str, Any]
 
+FREE: Message = {"event": "free"}
+
 MAX_MESSAGE_BYTES = 16 * 1024  # far more than the longest message; the kernel cuts what is longer
-DESCRIPTORS = 3  # that a request to the spawner carries: directory, lock, listener
+_MAX_DESCRIPTORS = 3  # that a message carries
+_DESCRIPTOR = struct.Struct("i")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR.size)
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-# Made once, and without what json.dumps and json.loads look for: a supervisor writes to less memory so.
+# Made once, without what json.dumps and json.loads look for, and used for records, too: a supervisor writes to less
+# memory so.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().raw_decode
 
@@ -64,6 +74,26 @@ def decode(packet: bytes) -> Message:
     if end != len(text) or not isinstance(message, dict):
         raise ValueError("a message is an object")
     return cast("Message", message)
+
+
+def receive(connection: socket.socket) -> tuple[Message, list[int]] | None:
+    """The next message, and the descriptors that it carries; `None` if the other end has gone.
+
+    Raises `ValueError` for what is no message, and `OSError`.
+    """
+    try:
+        packet, ancillary, _, _ = connection.recvmsg(MAX_MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:
+        return None
+    files = [file for _, _, data in ancillary for (file,) in _DESCRIPTOR.iter_unpack(data)]
+    return (decode(packet), files) if packet else None
+
+
+def has_hung_up(connection: socket.socket) -> bool:
+    """Whether the other end is closed, whatever is to be read from it still."""
+    poller = select.poll()
+    poller.register(connection, 0)
+    return bool(poller.poll(0))
 
 
 def peer_uid(connection: socket.socket) -> int:

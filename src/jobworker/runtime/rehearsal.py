@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import os
-import traceback
+import socket
+import sys
 
 from jobworker.core.records import Record
 from jobworker.linux import process
@@ -24,35 +25,55 @@ _POOL_HEADER_BYTES = 48
 _BLOCK_BYTES = range(48, 513, 16)
 
 
-def rehearse(scratch: str, cgroup: str | None) -> list[bytes]:
+def rehearse(state: str, cgroup: str | None) -> list[bytes]:
     """Run the rounds, each with a directory and a cgroup of its own in what is given.
+
+    `state` is where the directories of jobs are; that of those to be deleted takes the place of all.
 
     What goes wrong is logged, and left to the first job to report. Descriptors stay open. Keep what is returned: it
     fills the gaps.
     """
     try:
-        for number in range(ROUNDS):
-            name = f"rehearsal-{os.getpid()}-{number}"
-            if not _run(f"{scratch}/{name}", None if cgroup is None else f"{cgroup}/{name}"):
-                break
-    except (OSError, ValueError):
-        traceback.print_exc()
+        _run_all(f"{state}/{jobdir.REMOVED}/rehearsal-{os.getpid()}", cgroup)
+    except (OSError, ValueError) as error:
+        sys.excepthook(type(error), error, error.__traceback__)
     children.unwatch()
     gc.collect()
     return _fill_gaps()
 
 
-def _run(path: str, cgroup: str | None) -> bool:
-    """One round, which leaves nothing; whether it came to its end."""
-    with JobDir.create(path) as directory:
-        directory.write(jobdir.SPEC, _spec(cgroup), sync=False)
-        with directory.listen() as listener, directory.connect() as connection:
-            output = {"mode": "COMBINED", "limit": None, "policy": "KEEP_LAST", "reserve": 1}
-            output |= {"splice": True, "holes": True}
-            job = {"id": "rehearsal", "cgroup": cgroup, "child_policy": "KILL", "time_limit": 60.0}
-            job |= {"oom_group": True, "output": output, "sync": False}
-            connection.send(protocol.encode({"op": "start", "job": job}))
-            supervisor.supervise(directory, listener, cgroup)
+def _run_all(state: str, cgroup: str | None) -> None:
+    for path in (state, f"{state}/{jobdir.STANDBY}", f"{state}/{jobdir.JOBS}"):
+        os.mkdir(path, 0o700)
+    wakeup = children.watch()
+    supervisors, daemons = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with supervisors, daemons:
+        for number in range(ROUNDS):
+            name = f"{os.path.basename(state)}-{number}"
+            _ask(daemons, name, None if cgroup is None else f"{cgroup}/{name}")
+            supervisor.supervise_one(supervisors, state, wakeup)
+            if not _remove(f"{state}/{jobdir.JOBS}/{name}"):
+                break
+    for path in (f"{state}/{jobdir.STANDBY}", f"{state}/{jobdir.JOBS}", state):
+        os.rmdir(path)
+
+
+def _ask(connection: socket.socket, name: str, cgroup: str | None) -> None:
+    """Ask for a round, as a daemon does for a job."""
+    output = {"mode": "COMBINED", "limit": None, "policy": "KEEP_LAST", "reserve": 1}
+    output |= {"splice": True, "holes": True}
+    job = {"id": name, "cgroup": cgroup, "child_policy": "KILL", "time_limit": 60.0}
+    job |= {"oom_group": True, "output": output, "sync": False}
+    connection.send(protocol.encode({"op": "stand_by", "id": name, "cgroup": cgroup}))
+    line = os.memfd_create("spec")
+    os.write(line, jobdir.line_of(jobdir.SPEC, _spec(cgroup)))
+    socket.send_fds(connection, [protocol.encode({"op": "start", "job": job})], [line])
+    os.close(line)
+
+
+def _remove(path: str) -> bool:
+    """Remove what is left of a round; whether that came to its end."""
+    with JobDir.open(path) as directory:
         ended = directory.read(jobdir.EXIT) is not None
         for name in os.listdir(directory.fd):
             os.unlink(name, dir_fd=directory.fd)

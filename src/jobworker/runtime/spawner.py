@@ -15,9 +15,7 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
-import traceback
 from contextlib import suppress
 from typing import NoReturn
 
@@ -32,14 +30,12 @@ WAITING = 4  # in a child: the write end of the pipe whose hang-up says that it 
 SPARE = 4  # children that wait for requests
 FORK_RETRY = 0.1  # seconds between tries to fork when the system has no more processes to give
 
-_DESCRIPTORS = struct.Struct(f"{protocol.DESCRIPTORS}i")
 
-
-def main(scratch: str, cgroup: str, home: str, soft: str, hard: str) -> None:
+def main(state: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     """Keep children ready until the daemon has gone.
 
-    For `scratch` and `cgroup` (empty: none) see `rehearse`; `home` is the group to enter (empty: none); `soft` and
-    `hard` limit the files that jobs may open.
+    `state` has the directories of jobs; for `cgroup` (empty: none) see `rehearse`; `home` is the group to enter (empty:
+    none); `soft` and `hard` limit the files that jobs may open.
     """
     if home:
         Cgroup(home).add(0)
@@ -52,14 +48,14 @@ def main(scratch: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     syscalls.set_process_name("jw-spawner")
     requests = socket.socket(fileno=REQUESTS)
     children.heed()
-    fillers = rehearse(scratch, cgroup or None)
+    fillers = rehearse(state, cgroup or None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {supervisor.END})  # what has no job ends with the scope that it is in
     syscalls.set_process_name("jw-spawner")
     _close_from(REQUESTS + 1)  # what the rehearsal has left
     gc.disable()  # a collection in a child would touch, and so copy, every page that it shares with this process
     gc.collect()
     gc.freeze()
-    _keep_spares(requests)
+    _keep_spares(requests, state)
     del fillers  # not before
 
 
@@ -67,7 +63,7 @@ def _close_from(lowest: int) -> None:
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
 
 
-def _keep_spares(requests: socket.socket) -> None:
+def _keep_spares(requests: socket.socket, state: str) -> None:
     """Have `SPARE` children wait. Each holds the write end of a pipe, whose hang-up says that it waits no more."""
     poller = select.poll()
     poller.register(REQUESTS, 0)  # for the hang-up alone
@@ -75,7 +71,7 @@ def _keep_spares(requests: socket.socket) -> None:
     poller.register(exits, select.POLLIN)
     spares: set[int] = set()
     while True:
-        while len(spares) < SPARE and (spare := _fork_spare(requests)) is not None:
+        while len(spares) < SPARE and (spare := _fork_spare(requests, state)) is not None:
             spares.add(spare)
             poller.register(spare, 0)
         for fd, _ in poller.poll(None if len(spares) == SPARE else FORK_RETRY * 1000):
@@ -98,7 +94,7 @@ def _reap() -> None:
             pass
 
 
-def _fork_spare(requests: socket.socket) -> int | None:
+def _fork_spare(requests: socket.socket, state: str) -> int | None:
     """Fork a child that waits for a request; the descriptor that tells when it does not any more."""
     try:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -109,7 +105,7 @@ def _fork_spare(requests: socket.socket) -> int | None:
             children.unwatch()
             os.dup2(write_end, WAITING, inheritable=False)
             _close_from(WAITING + 1)  # the other spares' pipes
-            _serve(requests)
+            _serve(requests, state)
     except OSError:
         os.close(read_end)
         return None
@@ -124,32 +120,31 @@ def _let_end(spares: set[int]) -> None:
         os.read(spare, 1)
 
 
-def _serve(requests: socket.socket) -> NoReturn:
+def _serve(requests: socket.socket, state: str) -> NoReturn:
     """Wait for a request, do it, and exit."""
     status = 1
     try:
         os.setsid()
         syscalls.set_process_name("jw-spare")
         supervisor.prepare()
-        packet, ancillary, _, _ = requests.recvmsg(
-            protocol.MAX_MESSAGE_BYTES, socket.CMSG_SPACE(_DESCRIPTORS.size), socket.MSG_CMSG_CLOEXEC
-        )
+        received = protocol.receive(requests)
         requests.close()
         os.close(WAITING)
-        if packet:
-            _do(protocol.decode(packet), *_DESCRIPTORS.unpack(ancillary[0][2]))
+        if received is not None:
+            _do(*received, state)
         status = 0
-    except BaseException:  # noqa: BLE001 - the end of the process: the log of the spawner is the place to say why
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - the end of the process: the log of the spawner is the place to say why
+        sys.excepthook(type(error), error, error.__traceback__)
         sys.stderr.flush()
     finally:
         os._exit(status)  # the lock goes with it, which tells everybody
 
 
-def _do(request: protocol.Message, directory: int, _lock: int, listener: int) -> None:
-    control = socket.socket(fileno=listener)
+def _do(request: protocol.Message, files: list[int], state: str) -> None:
     if request["op"] == "supervise":
-        supervisor.supervise(JobDir(directory), control, request["cgroup"])
+        [connection] = files
+        supervisor.supervise(socket.socket(fileno=connection), state)
     else:
+        directory, _lock, listener = files
         syscalls.set_process_name("jw-burial")
-        burial.bury(JobDir(directory), control)
+        burial.bury(JobDir(directory), socket.socket(fileno=listener))

@@ -1,72 +1,107 @@
 """A supervisor that stands by: it has made beforehand all that does not depend on the job.
 
-That is the job's cgroup and the process in it that will execute the program. It belongs to the daemon that has asked
-for it, and ends with its connection; once it has been given a job, it outlives the daemon.
+That is the job's directory and its cgroup. It belongs to the daemon that has asked for it, and ends with its
+connection; once it has been given a job, it outlives the daemon.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 from contextlib import suppress
 
 from jobworker.core.records import Record
+from jobworker.linux import syscalls
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import protocol
+from jobworker.runtime import jobdir, protocol
 from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.launch import FirstProcess, LaunchError
+from jobworker.runtime.launch import LaunchError
 
 
 class Standby:
-    """What is ready for a job: the connection to the daemon, and the job's first process. Raises `LaunchError`."""
+    """What is ready for a job: its directory, locked and with a control socket, and its cgroup.
 
-    def __init__(self, directory: JobDir, listener: socket.socket, cgroup: Cgroup | None) -> None:
+    `state` has the directories of all jobs. Raises `LaunchError`.
+    """
+
+    def __init__(self, connection: socket.socket, state: str, job_id: str, cgroup: Cgroup | None) -> None:
+        self.connection = connection
+        self._state = state
+        self._job_id = job_id
         self._cgroup = cgroup
-        self.connection = _accept(listener)  # was made before this supervisor was asked for
         try:
+            self._make_directory()
             if cgroup is not None:
                 _create(cgroup)
-            self.process = FirstProcess.fork(directory, cgroup)
         except LaunchError as error:
             self._remove_cgroup()
-            failed = {"event": "failed", "errno": error.errno, "stage": error.stage, "subject": error.subject}
-            with suppress(OSError):  # the daemon has gone
-                self.connection.send(protocol.encode(failed), socket.MSG_NOSIGNAL)
+            self._tell_failure(error)
             raise
 
-    def wait(self) -> Record | None:
-        """What to know of the job that this is for; `None`, and nothing is left, if there is none."""
-        poller = select.poll()
-        poller.register(self.connection, select.POLLIN)
-        poller.register(self.process.connection, 0)  # for its end alone
-        ready = dict(poller.poll())
-        if self.process.connection.fileno() not in ready:
-            with suppress(OSError, ValueError):
-                packet = self.connection.recv(protocol.MAX_MESSAGE_BYTES)
-                if packet and (request := protocol.decode(packet))["op"] == "start":
-                    return request["job"]
-        self.process.end()
+    def wait(self) -> tuple[Record, Record] | None:
+        """What to know of the job that this is for, whose directory is among those of the others now, and its record.
+
+        `None`, and nothing is left but the directory, if there is no job, or if its record cannot be kept.
+        """
+        try:
+            received = protocol.receive(self.connection)
+            # This process may have been stopped, and whoever said that have given up.
+            if received is not None and received[0]["op"] == "start" and not protocol.has_hung_up(self.connection):
+                job = received[0]["job"]
+                return job, self._describe(*received[1], sync=job["sync"])
+        except OSError as error:
+            self._tell_failure(LaunchError(error.errno or errno.EIO, "supervise"))
         self._remove_cgroup()
         return None
+
+    def _make_directory(self) -> None:
+        try:
+            self.directory = JobDir.create(f"{self._state}/{jobdir.STANDBY}/{self._job_id}")
+            self.directory.lock()  # until this process ends, or closes all that it has open for the job
+            self.listener = self.directory.listen()
+        except OSError as error:
+            raise LaunchError(error.errno or errno.EIO, "supervise") from None
+
+    def _describe(self, file: int, *, sync: bool) -> Record:
+        """Put the record of the job into its directory, which then is one of a job. Raises `OSError`."""
+        line = os.pread(file, os.fstat(file).st_size, 0)
+        os.close(file)
+        self.directory.append(line, sync=sync)
+        jobs = f"{self._state}/{jobdir.JOBS}"
+        os.rename(f"{self._state}/{jobdir.STANDBY}/{self._job_id}", f"{jobs}/{self._job_id}")
+        if sync:
+            jobdir.sync_directory(jobs)
+        return jobdir.records_of(line)[jobdir.SPEC]
 
     def _remove_cgroup(self) -> None:
         if self._cgroup is not None:
             self._cgroup.remove_patiently()
 
+    def _tell_failure(self, error: LaunchError) -> None:
+        failed = {"event": "failed", "errno": error.errno, "stage": error.stage, "subject": error.subject}
+        with suppress(OSError):  # the daemon has gone
+            self.connection.send(protocol.encode(failed), socket.MSG_NOSIGNAL)
 
-def _accept(listener: socket.socket) -> socket.socket:
-    while True:
-        connection, _ = listener.accept()
-        if protocol.peer_uid(connection) in (0, os.geteuid()):
-            return connection
-        connection.close()
+
+def wait_to_stand_by(connection: socket.socket, state: str) -> Standby | None:
+    """Stand by when the daemon asks for it; `None` if it has gone. Raises `LaunchError`."""
+    while (received := protocol.receive(connection)) is not None:
+        match received[0]:
+            case {"op": "stand_by", "id": job_id, "cgroup": cgroup}:
+                syscalls.set_process_name("jw-standby")
+                return Standby(connection, state, job_id, None if cgroup is None else Cgroup(cgroup))
+            case request:  # it was for the job that has just ended
+                connection.send(protocol.encode({"reply": request.get("n"), "ok": False}), socket.MSG_NOSIGNAL)
+    return None
 
 
 def _create(cgroup: Cgroup) -> None:
     try:
-        cgroup.remove_patiently()  # that of one that has died since it was asked to stand by for the same job
-        cgroup.create()
+        try:
+            cgroup.create()
+        except FileExistsError:  # by one that has died since it was asked to stand by for the same job
+            cgroup.remove_patiently()
+            cgroup.create()
     except OSError as error:
         raise LaunchError(error.errno or errno.EIO, "cgroup") from None

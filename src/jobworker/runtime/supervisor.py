@@ -1,7 +1,7 @@
-"""The supervisor: starts one job, keeps its output, and records its end, whatever becomes of the daemon.
+"""The supervisor: starts a job, keeps its output, and records its end, whatever becomes of the daemon.
 
-It owns the pipe, the wait and the exit record. It is single-threaded and the only one to decide: a stop that arrives
-is either before the end or after it, never both.
+There is one a job; when that is over, it may be the next one's. It owns the pipe, the wait and the exit record. It is
+single-threaded and the only one to decide: a stop that arrives is either before the end or after it, never both.
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
 from jobworker.linux import process, sandbox, syscalls, usage
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import children, index, jobdir
+from jobworker.runtime import children, index, jobdir, protocol
 from jobworker.runtime.control import Control
-from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.launch import LaunchError
+from jobworker.runtime.launch import Launch, LaunchError
 from jobworker.runtime.oom import OomWatch
 from jobworker.runtime.output import OutputPipe, OutputPump
 from jobworker.runtime.protocol import Message
-from jobworker.runtime.standby import Standby
+from jobworker.runtime.standby import Standby, wait_to_stand_by
 from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
 
 OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and frees little more than a megabyte
@@ -60,25 +59,44 @@ def prepare() -> None:
         sandbox.set_oom_score(OOM_SCORE)
 
 
-def supervise(directory: JobDir, listener: socket.socket, cgroup: str | None) -> None:
-    """Stand by for the job of a directory, and run it to its end. The caller holds the directory's lock until it exits.
+def supervise(connection: socket.socket, state: str) -> None:
+    """Run one job after the other for the daemon at the other end of a connection, as long as that is there.
 
-    `cgroup` is what the path of the job's will be.
+    `state` is where the directories of jobs are.
     """
-    syscalls.set_process_name("jw-standby")
+    wakeup = children.watch()
+    while supervise_one(connection, state, wakeup):
+        pass
+
+
+def supervise_one(connection: socket.socket, state: str, wakeup: int) -> bool:
+    """Stand by for a job, and run it to its end; whether this process may run another one.
+
+    `wakeup` tells of the exits of children; see `children`.
+    """
+    syscalls.set_process_name("jw-free")
+    lowest = os.dup(wakeup)  # the lowest number that is free, so that all descriptors from it on are the job's
+    os.close(lowest)
     with suppress(LaunchError):  # it has been told
-        standby = Standby(directory, listener, None if cgroup is None else Cgroup(cgroup))
-        if (job := standby.wait()) is not None:
+        standby = wait_to_stand_by(connection, state)
+        if standby is not None and (given := standby.wait()) is not None:
+            job, spec = given
             syscalls.block_signal(END)  # from now on it ends with the job
             syscalls.set_process_name(f"jw-sup {job['id']}")
-            Supervisor(directory, listener, job, standby).run()
+            if Supervisor(standby, job, wakeup).run(spec):
+                os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+                syscalls.unblock_signal(END)
+                connection.setblocking(True)
+                connection.send(protocol.encode(protocol.FREE), socket.MSG_NOSIGNAL)
+                return True
+    return False
 
 
 class Supervisor:
     """One job from its start to its end."""
 
-    def __init__(self, directory: JobDir, listener: socket.socket, job: Record, standby: Standby) -> None:
-        self._directory = directory
+    def __init__(self, standby: Standby, job: Record, wakeup: int) -> None:
+        self._directory = standby.directory
         self._sync: bool = job["sync"]
         self._waits_for_children: bool = job["child_policy"] == ChildPolicy.WAIT
         self._oom_group: bool = job["oom_group"]
@@ -86,9 +104,8 @@ class Supervisor:
         self._stops_over_limit: bool = job["output"]["policy"] == OverflowPolicy.STOP
         self._pipes: dict[int, OutputPipe] = {}  # by their read ends; those that have not ended
         self._poller = select.poll()
-        self._control = Control(listener, self._poller, self._handle_request, standby.connection)
-        self._first = standby.process
-        self._wakeup = children.watch()
+        self._control = Control(standby.listener, self._poller, standby.connection)
+        self._wakeup = wakeup
         self._poller.register(self._wakeup, select.POLLIN)
         self._cgroup_events = -1
         self._oom: OomWatch | None = None  # where the job has a cgroup, from its start on
@@ -108,31 +125,30 @@ class Supervisor:
         self._unkillable: list[int] = []
         self._paused = False
 
-    def run(self) -> None:
-        """Start, watch and end the job."""
+    def run(self, spec: Record) -> bool:
+        """Start, watch and end the job; whether nothing of it is left in this process, and the daemon is there."""
         try:
-            self._start()
+            self._start(spec)
         except LaunchError as error:
             self._report_failure(error)
-            return
+            return False
         except OSError as error:
             self._report_failure(LaunchError(error.errno or errno.EIO, "prepare"))
-            return
+            return False
         while not self._over():
             self._wait()
-        self._finish()
+        return self._finish()
 
     # Start
 
-    def _start(self) -> None:
+    def _start(self, spec: Record) -> None:
         cgroup = self._tree.cgroup
         self._pump = OutputPump(self._directory, self._output, sync=self._sync)
         pipes = _make_pipes(self._output["mode"])
         if cgroup is not None:
             self._watch(cgroup)
         outputs = pipes[0].write_end, pipes[-1].write_end
-        started = self._first.execute(outputs)
-        self._leader = self._first.pid
+        self._leader, started = Launch(self._directory, spec, cgroup).execute(outputs)
         self._started_at = time.monotonic()
         for pipe in pipes:
             pipe.close_write_end()
@@ -151,7 +167,6 @@ class Supervisor:
 
     def _report_failure(self, error: LaunchError) -> None:
         """Leave nothing of the job, then say why it could not be started."""
-        self._first.end()
         if self._leader:
             self._tree.kill()
             while not self._tree.empty:
@@ -215,7 +230,7 @@ class Supervisor:
                 self._take_event(fd)
                 self._oom.note(self._leader_lives)
             else:
-                self._control.handle(fd)
+                self._control.handle(fd, self._handle_request)
 
     def _take_event(self, fd: int) -> None:
         """Take an event of the group back, or watch it no more if it is gone (ENODEV), which polls for ever."""
@@ -231,15 +246,16 @@ class Supervisor:
         at = self._time_limit_at if self._kill_at is None else self._kill_at
         return None if at is None else min(max(0.0, at - time.monotonic()), MAX_POLL) * 1000 + 1
 
-    def _reap(self) -> None:
-        """Take the exit statuses of the first process and of the orphans of the job."""
+    def _reap(self) -> bool:
+        """Take the exit statuses of the first process and of the orphans of the job; whether none of them is left."""
         with suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
-                    return
+                    return False
                 if pid == self._leader:
                     self._leader_code = os.waitstatus_to_exitcode(status)
+        return True
 
     # Requests
 
@@ -339,7 +355,7 @@ class Supervisor:
 
     # End
 
-    def _finish(self) -> None:
+    def _finish(self) -> bool:
         for pipe in self._pipes.values():
             self._pump.drain(pipe)
         for fd in (*self._pipes, self._wakeup, self._cgroup_events, -1 if self._oom is None else self._oom.fd):
@@ -366,9 +382,10 @@ class Supervisor:
         record = {"end": end_record(end), "stop": stop}
         while not self._try_to_record(record):
             self._control_for(RECORD_RETRY)
-        self._control.tell("ended")
-        if self._tree.cgroup is not None:
-            self._tree.cgroup.remove_patiently()
+        self._control.tell("ended", **record)
+        if self._tree.cgroup is None:  # what the next job will have used could not be told from what this one has
+            return False
+        return self._tree.cgroup.remove_patiently() and self._reap() and self._control.close()
 
     def _usage(self) -> Usage:
         """What the job has used; without a cgroup, what those of its processes have that were waited for."""
@@ -407,7 +424,7 @@ class Supervisor:
     def _control_for(self, seconds: float) -> None:
         """Serve the control socket for a while."""
         for fd, _ in self._poller.poll(seconds * 1000):
-            self._control.handle(fd)
+            self._control.handle(fd, self._handle_request)
 
 
 def _make_pipes(mode: str) -> list[OutputPipe]:

@@ -18,7 +18,7 @@ from jobworker.store.base import Durability
 from jobworker.store.sql import query
 from jobworker.store.sqlite_file import open_database, store_error, transaction
 from jobworker.store.sqlite_page import read_page
-from jobworker.store.sqlite_rows import COLUMNS, job_from_row, job_row
+from jobworker.store.sqlite_rows import COLUMNS, changing_row, job_from_row, job_row
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -65,7 +65,7 @@ class SqliteStore:
 
     async def update(self, job: Job) -> None:
         """Replace what is remembered of a job's start, stop, end, limits and output size, until it has an end."""
-        await self._run(_change, query("update_job"), job_row(job))
+        await self._run(_change, query("update_job"), changing_row(job))
 
     async def remove(self, job_id: str) -> None:
         """Forget a job and its request id."""

@@ -34,18 +34,25 @@ COLUMNS = f"id, create_time, owner, {DETAILS}"  # what `job_from_row` takes
 def job_row(job: Job) -> dict[str, str | int | None]:
     """A job's columns by name."""
     return {
-        "id": job.id,
+        **changing_row(job),
         "owner": job.owner,
         "request_id": job.request_id,
-        "state": job.state.value,
         "create_time": time_text(job.create_time),
+        "spec": _json(spec_record(job.spec)),
+        "output_limit": _json(output_limit_record(job.output_limit)),
+    }
+
+
+def changing_row(job: Job) -> dict[str, str | int | None]:
+    """The columns of a job that change, and its id."""
+    return {
+        "id": job.id,
+        "state": job.state.value,
         "start_time": None if job.start_time is None else time_text(job.start_time),
         "stop": None if job.stop is None else _json(stop_record(job.stop)),
         "end": None if job.end is None else _json(end_record(job.end)),
         "output_bytes": job.output_bytes,
-        "spec": _json(spec_record(job.spec)),
         "limits": _json(limits_record(job.limits)),
-        "output_limit": _json(output_limit_record(job.output_limit)),
     }
 
 

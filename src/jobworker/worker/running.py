@@ -52,15 +52,11 @@ class RunningJobs:
     def adopt(self, live: LiveJob) -> None:
         """Go on with a job of an earlier worker."""
         self._counts.take(live.job.owner)
-        self.add(live)
         self.watch(live)
 
-    def add(self, live: LiveJob) -> None:
-        """Have one more, which has been admitted."""
-        self._live[live.job.id] = live
-
     def watch(self, live: LiveJob) -> None:
-        """Wait for its end from now on."""
+        """Have one more, which has been admitted, and wait for its end from now on."""
+        self._live[live.job.id] = live
         self._tasks.watch(self._watch, live)
 
     def forget(self, job_id: str) -> None:
@@ -68,7 +64,10 @@ class RunningJobs:
         self._live.pop(job_id, None)
 
     async def _watch(self, live: LiveJob) -> None:
-        """Wait for the end of a job, remember it, and only then tell it."""
+        """Remember the start of a job, wait for its end, remember that, and only then tell it."""
+        # Its directory has the start, so nobody has waited for this; the lists want it.
+        if not await self._remember(live.job):
+            self._tasks.watch(self._remember_start, live)
         while True:
             try:
                 outcome = await live.execution.outcome()
@@ -86,6 +85,12 @@ class RunningJobs:
             await asyncio.sleep(RETRY)
             remembered = await self._remember(job)
         self.forget(job.id)
+
+    async def _remember_start(self, live: LiveJob) -> None:
+        while live.job.end is None:
+            await asyncio.sleep(RETRY)
+            if await self._remember(live.job):
+                return
 
     async def _remember(self, job: Job) -> bool:
         try:

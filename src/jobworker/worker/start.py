@@ -6,10 +6,10 @@ import asyncio
 import uuid
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from jobworker.core.errors import InvalidArgumentError, RequestIdReusedError, StoreError
-from jobworker.core.job import Job, StopRequest
+from jobworker.core.job import Job
 from jobworker.core.limit_policy import LimitPolicy
 from jobworker.core.output import OutputPolicy
 from jobworker.core.spec import JobSpec
@@ -20,9 +20,6 @@ from jobworker.worker.live import LiveJob
 from jobworker.worker.running import RunningJobs
 from jobworker.worker.space import Space
 from jobworker.worker.tasks import Tasks
-
-# The kill takes milliseconds; the record of an end, which is deleted next, would wait for room on a full disk.
-TAKE_BACK_PATIENCE = 5.0
 
 
 class Starts:
@@ -95,28 +92,8 @@ class Starts:
                     await self._store.remove(job.id)
                 raise
             job = replace(job, start_time=execution.start_time)
-            live = LiveJob(job, execution)
-            self._running.add(live)
-            try:
-                await self._store.update(job)
-            except StoreError:
-                await self._take_back(live)
-                raise
-            self._running.watch(live)
+            self._running.watch(LiveJob(job, execution))
             return job
-
-    async def _take_back(self, live: LiveJob) -> None:
-        """Undo a start that cannot be made durable."""
-        stop = StopRequest(requested_by=live.job.owner, request_time=datetime.now(UTC), grace=timedelta(0))
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(TAKE_BACK_PATIENCE):
-                await live.execution.request_stop(stop)
-                await live.execution.outcome()
-        await live.execution.close()
-        self._running.forget(live.job.id)
-        await self._executor.remove(live.job.id)
-        with suppress(StoreError):  # without a directory, the row is forgotten at the next start
-            await self._store.remove(live.job.id)
 
 
 def _canonical(request_id: str) -> str:

@@ -200,7 +200,7 @@ def test_an_internal_error_gives_an_id_and_the_log_the_details(tmp_path: Path) -
         job = ended(alice, "echo", "hello").id
         output = server.state_dir / "jobs" / job / "output"
         output.unlink()
-        output.mkdir()  # which cannot be read as a file
+        output.symlink_to(output)  # which cannot be opened
         refused = refusal_of(lambda: CALLS_ABOUT_A_JOB["StreamOutput"](alice, job))
         assert isinstance(refused, errors.InternalError)
         assert str(tmp_path) not in str(refused)

@@ -28,7 +28,7 @@ from tests.integration.worker.conftest import NewWorker, choose
 from tests.integration.worker.test_start import cgroup_of
 from tests.support.jobs import accepted_job
 from tests.support.polling import until
-from tests.support.workers import Gate, gone, job_pids, output_of, said, shell, supervisor_of
+from tests.support.workers import Gate, job_pids, output_of, said, shell, supervisor_of
 
 # A start that hangs between its output file and the execution of its program, at will: the job is born frozen.
 
@@ -59,18 +59,15 @@ def frost(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Frost]:
 
 
 async def launching(state_dir: Path) -> str:
-    """The id of the job whose program is about to be executed."""
-    found = await until(lambda: [job for job in (state_dir / "jobs").iterdir() if _is_launching(job)])  # it hangs there
+    """The id of the job whose program is about to be executed: a process is in its group, which is frozen."""
+    groups = cgroup_of(state_dir)
+    found = await until(lambda: [group for group in groups.iterdir() if group.is_dir() and leader_of(group)])
     return found[0].name
 
 
-def _is_launching(job: Path) -> bool:
-    return (job / "output").exists() and not has_started(job)
-
-
-def has_started(job: Path) -> bool:
-    """Whether the program of a job has been executed, or is in a moment."""
-    return b'{"started":' in (job / "records").read_bytes()
+def leader_of(group: Path) -> str:
+    """The pid of the process in a group that has one."""
+    return (group / "cgroup.procs").read_text().strip()
 
 
 async def test_a_supervisor_that_dies_while_it_starts_a_job_has_lost_it(
@@ -78,7 +75,7 @@ async def test_a_supervisor_that_dies_while_it_starts_a_job_has_lost_it(
 ) -> None:
     """The program may have run: the job is LOST, no process is left, and its request id starts no second one."""
     request_id = str(uuid.uuid4())
-    await worker.start(shell("true"), "ada")  # what the spawner does before the first job is over
+    await worker.wait((await worker.start(shell("true"), "ada")).id)  # what the spawner does before a job is over
     frost.freeze()
     start = asyncio.ensure_future(worker.start(shell("echo x"), "ada", request_id))
     supervisor = supervisor_of(await launching(state_dir))
@@ -166,20 +163,19 @@ async def test_a_start_that_is_cancelled_in_the_executor_leaves_nothing(state_di
         frost.freeze()
         start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4271"))))
         job_id = await launching(state_dir)
-        supervisor = supervisor_of(job_id)
         start.cancel()
         await asyncio.sleep(0)  # one turn of the loop, so that it knows
         frost.thaw()
         with pytest.raises(asyncio.CancelledError):
             await start
-        gone([supervisor])
         assert not job_pids(job_id)
         assert await executor.known_ids() == set()
         frost.freeze()
         start = asyncio.ensure_future(executor.start(accepted_job(spec=shell("sleep 4273"))))
         job_id = await launching(state_dir)
+        leader = leader_of(cgroup_of(state_dir) / job_id)
         frost.thaw()
-        while not has_started(state_dir / "jobs" / job_id):
+        while Path(f"/proc/{leader}/comm").read_text() != "sh\n":
             pass  # without the loop, which must not see yet that the program runs
         start.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -259,16 +255,18 @@ async def test_what_cannot_be_remembered_is_not_started(failing: Failing, state_
     assert not list((state_dir / "jobs").iterdir())
 
 
-async def test_a_start_that_cannot_be_made_durable_is_taken_back(failing: Failing, state_dir: Path) -> None:
-    """The caller gets the store's error, the process is gone; later the same request id starts the job."""
+async def test_a_start_is_remembered_as_soon_as_it_can_be(failing: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directory has it, so the job runs, and the same request id means it, whatever the store says meanwhile."""
+    monkeypatch.setattr("jobworker.worker.running.RETRY", 0.001)
     request_id = str(uuid.uuid4())
-    failing.store.refused = frozenset({"update", "remove"})
-    with pytest.raises(StoreError, match="update"):
-        await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)
-    assert not list((state_dir / "jobs").iterdir())
-    failing.store.refused = frozenset()
-    assert not (await failing.worker.list()).jobs
+    failing.store.refused = frozenset({"update"})
     job = await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)
+    assert (await failing.worker.get(job.id)).state is JobState.RUNNING
+    assert not (await failing.worker.list()).jobs
+    failing.store.refused = frozenset()
+    while not (await failing.worker.list()).jobs:
+        pass  # the store tells nobody
+    assert (await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)).id == job.id
     stopped = await failing.worker.stop(job.id, by="ada")
     assert stopped.state is JobState.STOPPED
     assert failing.worker._running._counts._by_owner.total() == 0  # pyright: ignore[reportPrivateUsage] - nothing shows it

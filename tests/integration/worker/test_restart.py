@@ -20,6 +20,7 @@ from jobworker.core.output import Chunk
 from jobworker.core.query import JobFilter
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause, JobState
+from jobworker.linux import process
 from jobworker.worker import Worker
 from tests.integration.worker.conftest import NewWorker
 from tests.support.polling import until, until_job
@@ -179,12 +180,21 @@ async def test_a_supervisor_and_its_burial_may_die_in_the_middle_of_a_stop(tree:
 
 
 @pytest.mark.usefixtures("tree")
+def kill_idle_supervisors() -> None:
+    """Those of this process that have no job."""
+    for pid in process.descendants(os.getpid()):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() in {"jw-free\n", "jw-standby\n"}:
+                os.kill(pid, signal.SIGKILL)
+
+
 async def test_a_spawner_may_die_at_any_time(worker: Worker, new_gate: Callable[[], Gate]) -> None:
     """Running jobs are unharmed; starts that are under way succeed with the next spawner, each once."""
     gate = new_gate()
     before = await worker.start(shell(f"echo ready; read x < {gate.path}; exit 11"), "ada")
     await said(worker, before)
     for _ in range(5):
+        kill_idle_supervisors()  # else nobody needs a spawner
         starts = [asyncio.ensure_future(worker.start(shell("echo once"), "ada")) for _ in range(8)]
         await asyncio.sleep(0)  # let them begin
         os.kill(await own_spawner(), signal.SIGKILL)

@@ -18,23 +18,25 @@ from jobworker.worker import Worker
 from tests.integration.worker.conftest import NewWorker, choose
 from tests.integration.worker.test_start import cgroup_of
 from tests.support.polling import until
-from tests.support.workers import gone, shell, worker_process
+from tests.support.workers import Gate, gone, open_files, output_of, shell, supervisor_of, worker_process
+
+FREE = ("stdin", "stdout", "stderr", "exits", "exits", "daemon")  # what a supervisor without a job has open
 
 
-def standbys(ancestor: int) -> list[int]:
-    """The processes below one that stand by: supervisors, and those that would become jobs."""
+def named(name: str, ancestor: int) -> list[int]:
+    """The processes of a name below another one."""
     found: list[int] = []
     for pid in process.descendants(ancestor):
         with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text() == "jw-standby\n":
+            if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
                 found.append(pid)
     return found
 
 
 async def all_stand_by(ancestor: int) -> list[int]:
-    """The same, as soon as there are all."""
-    await until(lambda: len(standbys(ancestor)) == 2 * COUNT)
-    return standbys(ancestor)
+    """The supervisors below a process that stand by, as soon as there are all."""
+    await until(lambda: len(named("jw-standby", ancestor)) == COUNT)
+    return named("jw-standby", ancestor)
 
 
 async def test_they_end_with_their_daemon_and_are_taken_for_no_jobs(
@@ -64,29 +66,19 @@ async def test_they_end_when_the_worker_is_left(tree: str, state_dir: Path, new_
 
 @pytest.mark.usefixtures("tree")
 async def test_a_start_goes_on_without_those_that_have_died(worker: Worker) -> None:
-    """Whether it was the supervisor or the process that waits in it; each job runs once."""
-    for half in (0, 1):
-        pids = (await all_stand_by(os.getpid()))[:]
-        supervisors = [pid for pid in pids if os.getsid(pid) == pid and parent_of(pid) not in pids]
-        killed = set(supervisors) if half else set(pids) - set(supervisors)
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
-        gone(list(killed))  # one that is dying still can be told to execute a program, which fails
-        jobs = [await worker.start(shell("exit 3"), "ada") for _ in range(2 * COUNT)]
-        ends = [(await worker.wait(job.id)).end for job in jobs]
-        assert {end.exit_code for end in ends if end} == {3}
-        assert {(await worker.get(job.id)).state for job in jobs} == {JobState.FINISHED}
-
-
-def parent_of(pid: int) -> int:
-    """The parent of a process."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    """Each job runs once."""
+    for pid in await all_stand_by(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+    jobs = [await worker.start(shell("exit 3"), "ada") for _ in range(2 * COUNT)]
+    ends = [(await worker.wait(job.id)).end for job in jobs]
+    assert {end.exit_code for end in ends if end} == {3}
+    assert {(await worker.get(job.id)).state for job in jobs} == {JobState.FINISHED}
 
 
 async def test_a_start_that_fails_before_its_program_is_executed_leaves_nothing(
     worker: Worker, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process that was to execute it is ended first, for it holds the cgroup."""
+    """Neither its directory nor its group."""
     choose("cgroup", monkeypatch)
     await all_stand_by(os.getpid())
     taken = {path.name for path in (state_dir / "standby").iterdir()}
@@ -117,7 +109,7 @@ async def test_nothing_is_left_of_those_that_have_died_free(tree: str, worker: W
     """Their directories and groups go, their descriptors are closed, and others stand by instead."""
     assert worker.info.process_tracking == tree
     await all_stand_by(os.getpid())
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     for _ in range(2):
         dead = {path.name for path in (state_dir / "standby").iterdir()}
         pids = await all_stand_by(os.getpid())
@@ -128,7 +120,31 @@ async def test_nothing_is_left_of_those_that_have_died_free(tree: str, worker: W
         await worker.wait((await worker.start(shell("true"), "ada")).id)
         await until(lambda dead=dead: not dead & left_of_standbys(state_dir, tree))
     await all_stand_by(os.getpid())
-    await until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+    await until(lambda: descriptors() <= before)
+
+
+async def test_a_supervisor_runs_one_job_after_the_other(
+    worker: Worker, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each as if it were the first, with its own output and end; nothing of those before is left open."""
+    choose("cgroup", monkeypatch)
+    await all_stand_by(os.getpid())
+    supervisors: list[int] = []
+    for number in range(4 * COUNT):
+        job = await worker.start(shell(f"echo {number}; read x <{gate.path}; exit {number}"), "ada")
+        supervisors.append(supervisor_of(job.id))
+        gate.open()
+        ended = await worker.wait(job.id)
+        assert ended.end is not None
+        assert ended.end.exit_code == number
+        assert await output_of(worker, job) == f"{number}\n".encode()
+    assert len(set(supervisors)) <= 2 * COUNT
+    await until(lambda: {len(open_files(pid)) for pid in named("jw-free", os.getpid())} == {len(FREE)})
+
+
+def descriptors() -> int:
+    """How many there are, but for the connections of supervisors that are free."""
+    return len(list(Path("/proc/self/fd").iterdir())) - len(named("jw-free", os.getpid()))
 
 
 def left_of_standbys(state_dir: Path, tree: str) -> set[str]:

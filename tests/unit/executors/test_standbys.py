@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
 
 import pytest
 
 from jobworker.core.errors import CommandNotStartedError
 from jobworker.executors import standbys as module
-from jobworker.executors.standbys import COUNT, Standby, Standbys
+from jobworker.executors.standbys import COUNT, Standbys
 from jobworker.executors.supervision import Supervision
-from jobworker.runtime.jobdir import JobDir
 
 PATIENCE = 10.0  # seconds for what takes none, unless it hangs
 
@@ -20,12 +18,11 @@ PATIENCE = 10.0  # seconds for what takes none, unless it hangs
 class Machine:
     """Where they are made and deleted. Their supervisors have gone already, so none of them is waited for."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         self.made = 0
         self.all_made = asyncio.Event()
 
-    async def make(self, job_id: str) -> Standby:
+    async def make(self, _job_id: str) -> Supervision:
         """One more."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -33,13 +30,13 @@ class Machine:
         self.made += 1
         if self.made == COUNT:
             self.all_made.set()
-        return Standby(JobDir.create(self._folder / job_id), Supervision(ours))
+        return Supervision(ours)
 
 
-async def test_filling_outlives_whatever_a_try_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_filling_outlives_whatever_a_try_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if what it has left cannot be deleted; there are all as soon as there is room."""
     monkeypatch.setattr(module, "_RETRY", 0)
-    machine = Machine(tmp_path)
+    machine = Machine()
     errors = iter(
         [
             OSError(24, "too many open files"),
@@ -49,7 +46,7 @@ async def test_filling_outlives_whatever_a_try_raises(tmp_path: Path, monkeypatc
         ]
     )
 
-    async def make(job_id: str) -> Standby:
+    async def make(job_id: str) -> Supervision:
         if (error := next(errors, None)) is not None:
             raise error
         return await machine.make(job_id)
@@ -64,9 +61,9 @@ async def test_filling_outlives_whatever_a_try_raises(tmp_path: Path, monkeypatc
         await standbys.close()
 
 
-async def test_all_are_ended_at_once(tmp_path: Path) -> None:
+async def test_all_are_ended_at_once() -> None:
     """One that does not answer holds up none of the others."""
-    machine = Machine(tmp_path)
+    machine = Machine()
     everybody = asyncio.Barrier(COUNT)
 
     async def delete(_job_id: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.runtime import protocol
+from jobworker.runtime import jobdir, protocol
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.protocol import Message
@@ -121,7 +121,7 @@ class Talk:
     def __init__(self, directory: JobDir, listener: socket.socket) -> None:
         self.directory = directory
         self.poller = select.poll()
-        self.control = Control(listener, self.poller, accept)
+        self.control = Control(listener, self.poller)
 
     def connect(self) -> socket.socket:
         """A connection that has been accepted."""
@@ -134,7 +134,7 @@ class Talk:
         """Handle whatever has come."""
         while ready := self.poller.poll(0):
             for fd, _ in ready:
-                self.control.handle(fd)
+                self.control.handle(fd, accept)
 
 
 def accept(request: Message) -> Message:
@@ -214,7 +214,7 @@ def test_a_daemon_that_has_gone_or_does_not_read_harms_nobody(talk: Talk) -> Non
         talk.control.tell("event", text="x" * 100)
         messages(good)
     for fd in ready:
-        talk.control.handle(fd)
+        talk.control.handle(fd, accept)
     good.send(protocol.encode({"op": "stop", "n": 1}))
     talk.serve()
     assert messages(good)[-1] == {"reply": 1, "ok": True}
@@ -233,34 +233,54 @@ def content(directory: JobDir) -> bytes:
         os.close(fd)
 
 
-def test_a_job_deaf_to_the_signal_of_its_time_limit_is_killed_after_the_grace(directory: JobDir) -> None:
-    """By the supervisor alone, with nobody connected; here with a grace of 0.1 s instead of 10."""
-    code = f"""
-import os, sys
+# A supervisor that serves one daemon, which has said all before: to stand by for a job, and to run it.
+SUPERVISE = """
+import os, socket, sys
 from datetime import UTC, datetime, timedelta
 from jobworker.core.job import Job
 from jobworker.core.records import job_record
 from jobworker.core.spec import JobSpec
 from jobworker.linux import sandbox
-from jobworker.runtime import protocol, supervisor
-from jobworker.runtime.jobdir import JobDir
+from jobworker.runtime import children, jobdir, protocol, supervisor
+
+state, script = sys.argv[1:]
 supervisor.DEFAULT_GRACE = timedelta(seconds=0.1)
-directory = JobDir({directory.fd})
-script = "trap 'echo deaf' TERM; while :; do sleep 0.01; done"
 spec = JobSpec(argv=("sh", "-c", script), time_limit=timedelta(seconds=0.1))
-job = Job(id="x", owner="ada", spec=spec, create_time=datetime.now(UTC))
-user = dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
-launch = dict(env={{"PATH": "/bin:/usr/bin"}}, cgroup=None, boot_id="", sync=True, **user)
-directory.write("spec", {{"job": job_record(job), "launch": launch}}, sync=False)
+record = job_record(Job(id="x", owner="ada", spec=spec, create_time=datetime.now(UTC)))
+launch = dict(env={"PATH": "/bin:/usr/bin"}, cgroup=None, boot_id="", sync=True)
+launch |= dict(uid=os.geteuid(), gid=os.getegid(), groups=[])
 sandbox.default_signals()
 output = dict(mode="COMBINED", limit=None, policy=None, reserve=0, splice=True, holes=True)
 job = dict(id="x", cgroup=None, child_policy="KILL", time_limit=0.1, oom_group=True, output=output, sync=True)
-listener, connection = directory.listen(), directory.connect()
-connection.send(protocol.encode({{"op": "start", "job": job}}))
-supervisor.supervise(directory, listener, None)
+ours, daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+daemon.send(protocol.encode({"op": "stand_by", "id": "x", "cgroup": None}))
+file = os.memfd_create("record")
+os.write(file, jobdir.line_of(jobdir.SPEC, {"job": record, "launch": launch}))
+socket.send_fds(daemon, [protocol.encode({"op": "start", "job": job})], [file])
+children.heed()
 """
-    subprocess.run([sys.executable, "-c", code], check=True, pass_fds=[directory.fd])
-    record = directory.read("exit")
-    assert record is not None
-    assert (record["end"]["cause"], record["end"]["signal"]) == ("TIMED_OUT", 9)
-    assert b"deaf\n" in content(directory)
+
+
+def supervise(state: Path, script: str, code: str = "") -> None:
+    """Run a supervisor until it ends; `code` is what comes before it begins."""
+    for name in (jobdir.STANDBY, jobdir.JOBS):
+        (state / name).mkdir()
+    code = f"{SUPERVISE}\n{code}\nsupervisor.supervise(ours, state)"
+    subprocess.run([sys.executable, "-c", code, str(state), script], check=True)
+
+
+def test_a_job_deaf_to_the_signal_of_its_time_limit_is_killed_after_the_grace(tmp_path: Path) -> None:
+    """By the supervisor alone, with nobody connected; here with a grace of 0.1 s instead of 10."""
+    supervise(tmp_path, "trap 'echo deaf' TERM; while :; do sleep 0.01; done")
+    with JobDir.open(tmp_path / jobdir.JOBS / "x") as directory:
+        record = directory.read("exit")
+        assert record is not None
+        assert (record["end"]["cause"], record["end"]["signal"]) == ("TIMED_OUT", 9)
+        assert b"deaf\n" in content(directory)
+
+
+def test_a_start_that_the_daemon_has_given_up_is_not_made_up_for(tmp_path: Path) -> None:
+    """By a supervisor that had been stopped meanwhile: it finds both requests, and that nobody is there any more."""
+    supervise(tmp_path, f"touch {tmp_path}/ran", "daemon.close()")
+    assert not (tmp_path / "ran").exists()
+    assert not list((tmp_path / jobdir.JOBS).iterdir())
