@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from signal import SIGINT, SIGTERM
 
+import uvloop
+
 from jobworker.auth.inspection import inspect_certificate
 from jobworker.config import ServerSettings
 from jobworker.core.errors import JobworkerError
@@ -40,7 +42,8 @@ def serve(settings: ServerSettings) -> None:
     # gRPC reads its environment when it is loaded: so nothing loads it before this.
     os.environ["GRPC_SSL_CIPHER_SUITES"] = certificates.key_type.unusable_tls12_suite
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # no process is forked from this one
-    asyncio.run(_serve(settings, files, certificates))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, files, certificates))
 
 
 async def _serve(settings: ServerSettings, files: CertificateFiles, certificates: Certificates) -> None:
