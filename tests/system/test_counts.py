@@ -42,23 +42,23 @@ MEMORY = "brk mmap munmap mprotect mremap"
 # Of each kind the calls that one job may cost, from the request to the end of all that it left behind: those of the
 # spawner, the supervisor and the job itself (/bin/true, which loads libc), of one thread each and always the same ...
 A_START = {
-    "processes made, programs executed": (3, "clone clone3 fork vfork execve"),
+    "processes made, programs executed": (2, "clone clone3 fork vfork execve"),
     "syncs": (1, SYNCS),
     "names made, moved and removed": (5, NAMES),
-    "descriptors made": (40, DESCRIPTORS),
-    "files looked at": (13, FILES_LOOKED_AT),
-    "written": (8, WRITTEN),
-    "read": (25, READ),
+    "descriptors made": (33, DESCRIPTORS),
+    "files looked at": (10, FILES_LOOKED_AT),
+    "written": (7, WRITTEN),
+    "read": (20, READ),
     "memory": (15, MEMORY),
 }
 # ... and those of the server, whose threads wake each other and whose database now and then moves its log.
 A_START_SERVED = {
     "syncs": (0.2, SYNCS),
-    "names made, moved and removed": (4, NAMES),
-    "descriptors made": (19, DESCRIPTORS),
-    "files looked at": (13, FILES_LOOKED_AT),
+    "names made, moved and removed": (0.2, NAMES),
+    "descriptors made": (11, DESCRIPTORS),
+    "files looked at": (9, FILES_LOOKED_AT),
     "written": (52, WRITTEN),
-    "read": (20, READ),
+    "read": (17, READ),
 }
 # The server's for one MiB of output that is there and followed by one.
 A_MIB_FOLLOWED = {
@@ -66,7 +66,7 @@ A_MIB_FOLLOWED = {
     "sent": (5, "sendmsg sendto"),
     "files looked at": (2, FILES_LOOKED_AT),
     "memory": (6, MEMORY),
-    "waits": (12, "epoll_wait poll"),
+    "waits": (12, "epoll_wait epoll_pwait poll"),
 }
 # The supervisor's for one MiB. It moves 256 KiB and more at a time: it is the one that strace slows down, so that its
 # pipe is full.
