@@ -97,9 +97,7 @@ class Control:
     def _send(self, connection: socket.socket, message: Message) -> None:
         if connection.fileno() not in self._connections:  # dropped by an earlier message
             return
-        try:
-            connection.send(protocol.encode(message), socket.MSG_NOSIGNAL)
-        except OSError:  # it has gone, or its buffer is full since it does not read
+        if not protocol.tell(connection, message):  # it has gone, or its buffer is full since it does not read
             self._drop(connection)
 
     def _drop(self, connection: socket.socket) -> None:

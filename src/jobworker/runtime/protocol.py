@@ -89,6 +89,15 @@ def receive(connection: socket.socket) -> tuple[Message, list[int]] | None:
     return (decode(packet), files) if packet else None
 
 
+def tell(connection: socket.socket, message: Message) -> bool:
+    """Send a message to a daemon; whether it is there still and takes it."""
+    try:
+        connection.send(encode(message), socket.MSG_NOSIGNAL)
+    except OSError:
+        return False
+    return True
+
+
 def has_hung_up(connection: socket.socket) -> bool:
     """Whether the other end is closed, whatever is to be read from it still."""
     poller = select.poll()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import suppress
 
 from jobworker.core.records import Record
 from jobworker.linux import syscalls
@@ -80,8 +79,7 @@ class Standby:
 
     def _tell_failure(self, error: LaunchError) -> None:
         failed = {"event": "failed", "errno": error.errno, "stage": error.stage, "subject": error.subject}
-        with suppress(OSError):  # the daemon has gone
-            self.connection.send(protocol.encode(failed), socket.MSG_NOSIGNAL)
+        protocol.tell(self.connection, failed)
 
 
 def wait_to_stand_by(connection: socket.socket, state: str) -> Standby | None:
@@ -92,7 +90,7 @@ def wait_to_stand_by(connection: socket.socket, state: str) -> Standby | None:
                 syscalls.set_process_name("jw-standby")
                 return Standby(connection, state, job_id, None if cgroup is None else Cgroup(cgroup))
             case request:  # it was for the job that has just ended
-                connection.send(protocol.encode({"reply": request.get("n"), "ok": False}), socket.MSG_NOSIGNAL)
+                protocol.tell(connection, {"reply": request.get("n"), "ok": False})
     return None
 
 

@@ -87,8 +87,7 @@ def supervise_one(connection: socket.socket, state: str, wakeup: int) -> bool:
                 os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
                 syscalls.unblock_signal(END)
                 connection.setblocking(True)
-                connection.send(protocol.encode(protocol.FREE), socket.MSG_NOSIGNAL)
-                return True
+                return protocol.tell(connection, protocol.FREE)
     return False
 
 

@@ -284,3 +284,14 @@ def test_a_start_that_the_daemon_has_given_up_is_not_made_up_for(tmp_path: Path)
     supervise(tmp_path, f"touch {tmp_path}/ran", "daemon.close()")
     assert not (tmp_path / "ran").exists()
     assert not list((tmp_path / jobdir.JOBS).iterdir())
+
+
+def test_a_request_that_comes_after_the_end_of_its_job_harms_nobody(tmp_path: Path) -> None:
+    """The supervisor has no job any more; and the daemon may be gone before it hears that."""
+    late = """
+ours, daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+daemon.send(protocol.encode({"op": "signal", "n": 1, "signal": 15}))
+daemon.close()
+"""
+    supervise(tmp_path, "true", late)
+    assert not list((tmp_path / jobdir.JOBS).iterdir())
