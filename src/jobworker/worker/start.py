@@ -60,10 +60,11 @@ class Starts:
         found = await self._store.find_request(owner, request_id)
         if found is None:
             return await self._start(spec, owner, request_id, limit_policy)
-        if found.start_time is None:  # that start failed, and so did forgetting it
-            await self._store.remove(found.id)
+        job = self._running.as_it_is(found)
+        if job.start_time is None:  # that start failed, and so did forgetting it
+            await self._store.remove(job.id)
             return await self._start(spec, owner, request_id, limit_policy)
-        return self._running.as_it_is(found)
+        return job
 
     async def _start(self, spec: JobSpec, owner: str, request_id: str | None, limit_policy: LimitPolicy) -> Job:
         limits = limits_.at_start(spec.limits, limit_policy, self._executor.info)

@@ -263,6 +263,7 @@ async def test_a_start_is_remembered_as_soon_as_it_can_be(failing: Failing, monk
     job = await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)
     assert (await failing.worker.get(job.id)).state is JobState.RUNNING
     assert not (await failing.worker.list()).jobs
+    assert (await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)).id == job.id
     failing.store.refused = frozenset()
     while not (await failing.worker.list()).jobs:
         pass  # the store tells nobody
