@@ -1,4 +1,4 @@
-"""What those are told who run a job: its supervisor and its first process."""
+"""What a supervisor is told of a job: how to watch it, and how to launch its program."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Briefing:
     splice: bool = True
     holes: bool = True
 
-    def of_first_process(self, job: Job, cgroup: str | None, limits: Sequence[Write]) -> Record:
+    def of_launch(self, job: Job, cgroup: str | None, limits: Sequence[Write]) -> Record:
         """What is needed to run the program, beyond the spec."""
         user = self.user
         base = {"PATH": BASE_PATH, "LANG": "C.UTF-8", "SHELL": "/bin/sh"}

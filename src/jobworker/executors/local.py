@@ -173,7 +173,7 @@ class LocalExecutor:
 
     async def _start(self, job: Job, standby: Supervision | None) -> LocalExecution:
         try:
-            launch = self._briefing.of_first_process(job, self._cgroup_of(job.id), await self._limit_writes(job))
+            launch = self._briefing.of_launch(job, self._cgroup_of(job.id), await self._limit_writes(job))
         except BaseException:
             if standby is not None:
                 await self._standbys.end(job.id, standby)

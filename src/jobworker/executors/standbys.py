@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from jobworker.executors.supervision import Supervision
 
-COUNT = 4  # that stand by: each is two processes of a megabyte
+COUNT = 4  # that stand by: each is a process of a megabyte
 AT_ONCE = 1  # start that may be under way while one is made; with more the processors are better left to them
 _RETRY = 1.0  # seconds until the next try to have one where there was no room for it
 _END_PATIENCE = 5.0  # seconds; it kills a process and exits

@@ -1,4 +1,4 @@
-"""The supervisors of the jobs of this machine: one is had for a directory, or found again."""
+"""The supervisors of the jobs of this machine: one is had for a job, kept for the next, or found again."""
 
 from __future__ import annotations
 

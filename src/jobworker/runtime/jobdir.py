@@ -2,11 +2,12 @@
 
     records       what is to be remembered, a line of JSON each, {kind: record}; the last one of a kind counts:
                   spec      what to run and how, as the daemon says it
-                  started   by the first process of the job when it is about to execute the program
+                  started   when the program was started, before it is executed; by the supervisor, or where there is
+                            no cgroup by the process that executes it, which says who it is
                   limits    the limits in force, once they have been changed
                   exit      how the job ended, by the supervisor or by the one that buries a lost job
                   compressed, archived   what has become of the output since: see `executors.packing`
-                  The file is held (flock) from before the supervisor exists until it has gone: the proof of life
+                  The file is held (flock) by the supervisor as long as it has the job: the proof of life
     control       the socket on which the supervisor takes requests
     output        the raw bytes that the job wrote, each at its offset; it only grows, but may have holes, or be a
                   folder of `segments`. Made before the program is executed

@@ -26,12 +26,11 @@ _BLOCK_BYTES = range(48, 513, 16)
 
 
 def rehearse(state: str, cgroup: str | None) -> list[bytes]:
-    """Run the rounds, each with a directory and a cgroup of its own in what is given.
+    """Run the rounds, each with a directory and a cgroup of its own.
 
-    `state` is where the directories of jobs are; that of those to be deleted takes the place of all.
-
-    What goes wrong is logged, and left to the first job to report. Descriptors stay open. Keep what is returned: it
-    fills the gaps.
+    `state` is where the directories of jobs are; the rounds have theirs among those that are being deleted, where the
+    next daemon clears away what is left of them. Their cgroups are in `cgroup`, if there is one. What goes wrong is
+    logged, and left to the first job to report. Descriptors stay open. Keep what is returned: it fills the gaps.
     """
     try:
         _run_all(f"{state}/{jobdir.REMOVED}/rehearsal-{os.getpid()}", cgroup)
