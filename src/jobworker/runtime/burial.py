@@ -68,7 +68,7 @@ def _kill_cgroup(cgroup: Cgroup) -> None:
 def _kill_marked(job_id: str, started: Record | None) -> None:
     """Without a cgroup: the session of the first process, and whatever carries the job's mark."""
     mark = f"{ID_VARIABLE}={job_id}".encode()
-    leader = None if started is None or started["process"] is None else process.ProcessId(**started["process"])
+    leader = None if started is None else process.ProcessId(**started["process"])
     while remains := _remains(mark, leader):
         _kill_batch(list(remains)[:BATCH], mark, leader)
 

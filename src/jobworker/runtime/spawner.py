@@ -45,12 +45,11 @@ def main(state: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     os.umask(0o077)
     sandbox.default_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # here, so that no supervisor has to
-    syscalls.set_process_name("jw-spawner")
     requests = socket.socket(fileno=REQUESTS)
     children.heed()
     fillers = rehearse(state, cgroup or None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {supervisor.END})  # what has no job ends with the scope that it is in
-    syscalls.set_process_name("jw-spawner")
+    syscalls.set_process_name("jw-spawner")  # not before: the rehearsal has names of its own
     _close_from(REQUESTS + 1)  # what the rehearsal has left
     gc.disable()  # a collection in a child would touch, and so copy, every page that it shares with this process
     gc.collect()
