@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from jobworker.core.output import Chunk, Gap, GapReason
@@ -42,23 +42,19 @@ class FileOutput:
         self._ended = False
         self._event = asyncio.Event()
         output = self._path(jobdir.OUTPUT)
-        self._file = open_file(output)
-        self.index = FileIndex(self._path(jobdir.INDEX))
-        try:
+        with ExitStack() as opened:
+            self._file = open_file(output)
+            opened.callback(self._file.close)
+            self.index = FileIndex(self._path(jobdir.INDEX))
+            opened.callback(self.index.close)
             # Of the directory: the index is not there before the first output, and tells of all that comes.
-            self._unwatch = growth.add(directory if indexed else output, self._event)
-        except OSError:
-            self.index.close()
-            self._file.close()
-            raise
-        try:
+            opened.callback(growth.add(directory if indexed else output, self._event))
+            opened.callback(self._close_gaps)
             self._look_for_gaps()
             Path(os.fsdecode(output)).stat()  # not removed meanwhile: what has not been found was not there
             if self._file.first > self._gaps.first:
                 raise FileNotFoundError(errno.ENOENT, "the output is being deleted")
-        except OSError:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
     def extent(self) -> Extent:
         """Where it begins and ends now."""
@@ -117,9 +113,9 @@ class FileOutput:
 
     def close(self) -> None:
         """Let go of the output."""
-        self._unwatch()
-        self.index.close()
-        self._file.close()
+        self._opened.close()
+
+    def _close_gaps(self) -> None:
         if self._gaps_fd >= 0:
             os.close(self._gaps_fd)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -157,5 +158,27 @@ async def test_a_file_that_is_not_there_leaves_nothing_open(tmp_path: Path) -> N
     files = sorted(open_files())
     with pytest.raises(FileNotFoundError):
         FileOutput(os.fsencode(tmp_path / "none"), watch, indexed=False)
+    assert sorted(open_files()) == files
+    watch.close()
+
+
+async def test_output_that_there_is_no_descriptor_for_leaves_nothing_open(tmp_path: Path) -> None:
+    """However many of its files there was one for; with enough of them it is opened."""
+    watch = GrowthWatch()
+    for name in ("output", "index", "gaps"):
+        (tmp_path / name).write_bytes(bytes(16))
+    files = sorted(open_files())
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for count in range(3):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + count, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                FileOutput(os.fsencode(tmp_path), watch, indexed=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert sorted(open_files()) == files
+    FileOutput(os.fsencode(tmp_path), watch, indexed=True).close()
     assert sorted(open_files()) == files
     watch.close()
