@@ -75,6 +75,12 @@ def check_url(url: str) -> None:
         raise InvalidArgumentError("archive_url", problem)
 
 
+def reason(error: Exception) -> str:
+    """Why something failed in an archive, without the words of its library, which may name what is secret."""
+    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
+    return ": ".join(filter(None, (type(error).__name__, text)))
+
+
 class Archives:
     """All archives, each with one connection, or what its library calls so."""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from jobworker.executors.archive import Archives
+from jobworker.executors.archive import Archives, reason
 from jobworker.executors.files import GrowingFile, open_file
 from jobworker.executors.seekable import FRAME_BYTES, compressed
 from jobworker.linux import syscalls
@@ -37,7 +37,7 @@ def main(path: str, reserve: str, parent: str, archive_url: str = "") -> None:
         with JobDir.open(path) as directory:
             pack(directory, int(reserve), archive_url)
     except Exception as error:  # noqa: BLE001 - libraries for archives raise anything; the daemon is told
-        sys.exit(_reason(error))
+        sys.exit(reason(error))
 
 
 def pack(directory: JobDir, reserve: int, archive_url: str) -> None:
@@ -160,12 +160,6 @@ def _exists(directory: JobDir, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _reason(error: Exception) -> str:
-    """Why it failed, without the words of libraries, which may name what is secret."""
-    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
-    return ": ".join(filter(None, (type(error).__name__, text)))
 
 
 if __name__ == "__main__":

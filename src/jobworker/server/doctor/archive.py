@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import secrets
 import tempfile
 from collections.abc import Generator, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from jobworker.core.errors import InvalidArgumentError
-from jobworker.executors.archive import PATIENCE, ArchiveThreads, FileSystem, check_url
+from jobworker.executors.archive import PATIENCE, ArchiveThreads, FileSystem, check_url, reason
 from jobworker.server.doctor.finding import Finding, error, ok, skipped, warning
 
 _NAME = "archive"
@@ -79,9 +78,8 @@ def _read_back(system: FileSystem, path: str) -> None:
 
 @contextmanager
 def _step(what: str) -> Generator[None]:
-    """Say of whatever a library raises what was tried, without its own words, which may name what is secret."""
+    """Say of whatever a library raises what was tried."""
     try:
         yield
     except Exception as problem:
-        reason = os.strerror(problem.errno) if isinstance(problem, OSError) and problem.errno else ""
-        raise _StepError(f"{what} ({': '.join(filter(None, (type(problem).__name__, reason)))})") from problem
+        raise _StepError(f"{what} ({reason(problem)})") from problem
