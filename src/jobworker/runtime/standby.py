@@ -87,6 +87,8 @@ def wait_to_stand_by(connection: socket.socket, state: str) -> Standby | None:
     while (received := protocol.receive(connection)) is not None:
         match received[0]:
             case {"op": "stand_by", "id": job_id, "cgroup": cgroup}:
+                if protocol.has_hung_up(connection):  # the next daemon may have cleared away already what was left
+                    return None
                 syscalls.set_process_name("jw-standby")
                 return Standby(connection, state, job_id, None if cgroup is None else Cgroup(cgroup))
             case request:  # it was for the job that has just ended

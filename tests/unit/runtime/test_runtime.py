@@ -280,10 +280,24 @@ def test_a_job_deaf_to_the_signal_of_its_time_limit_is_killed_after_the_grace(tm
 
 
 def test_a_start_that_the_daemon_has_given_up_is_not_made_up_for(tmp_path: Path) -> None:
-    """By a supervisor that had been stopped meanwhile: it finds both requests, and that nobody is there any more."""
+    """By a supervisor that had been stopped meanwhile: it finds the request, and that nobody is there any more."""
+    given_up = """
+from jobworker.runtime.standby import wait_to_stand_by
+standby = wait_to_stand_by(ours, state)
+daemon.close()
+assert standby.wait() is None
+"""
+    supervise(tmp_path, f"touch {tmp_path}/ran", given_up)
+    assert not (tmp_path / "ran").exists()
+    assert not list((tmp_path / jobdir.JOBS).iterdir())
+
+
+def test_nobody_stands_by_for_a_daemon_that_has_gone(tmp_path: Path) -> None:
+    """Its requests may be there still; a directory made for them would stay for as long as the next daemon runs."""
     supervise(tmp_path, f"touch {tmp_path}/ran", "daemon.close()")
     assert not (tmp_path / "ran").exists()
     assert not list((tmp_path / jobdir.JOBS).iterdir())
+    assert not list((tmp_path / jobdir.STANDBY).iterdir())
 
 
 def test_a_request_that_comes_after_the_end_of_its_job_harms_nobody(tmp_path: Path) -> None:
