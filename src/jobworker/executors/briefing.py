@@ -26,8 +26,8 @@ class Briefing:
     boot_id: str
     sync: bool
     output_reserve: int
-    splice: bool = True
-    holes: bool = True
+    splice: bool
+    holes: bool
 
     def of_launch(self, job: Job, cgroup: str | None, limits: Sequence[Write]) -> Record:
         """What is needed to run the program, beyond the spec."""

@@ -78,7 +78,7 @@ class LocalExecutor:
     def __init__(  # noqa: PLR0913, PLR0917 - what `open` has made of the settings
         self,
         settings: LocalSettings,
-        user: JobUser,
+        briefing: Briefing,
         place: Place,
         threads: Threads,
         growth: GrowthWatch,
@@ -86,7 +86,7 @@ class LocalExecutor:
     ) -> None:
         self._directories = JobDirectories(settings.directory)
         self._mode: CgroupMode = settings.cgroups
-        self._user = user
+        self._briefing = briefing
         self._place = place
         self._threads = threads
         log = settings.directory / "spawner.log"
@@ -95,11 +95,8 @@ class LocalExecutor:
         self._taking = asyncio.Lock()
         self._supervisors = Supervisors(self._spawner)
         self._standbys = Standbys(self._stand_by, self._delete_standby)
-        self._growth = growth
-        reserve = min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART)
-        self._briefing = Briefing(user=user, boot_id=process.boot_id(), sync=settings.sync, output_reserve=reserve)
         self._outputs = LocalOutputs(
-            self._directories, self._growth, threads, reserve=reserve, archive_url=settings.archive_url
+            self._directories, growth, threads, reserve=briefing.output_reserve, archive_url=settings.archive_url
         )
 
     @classmethod
@@ -116,16 +113,21 @@ class LocalExecutor:
             check_url(settings.archive_url)
         with ExitStack() as held:
             threads = held.enter_context(Threads())
-            name = place_name(settings.directory)
-            place = await threads.run(held.enter_context, take_place(settings.cgroups, name))
             watch = await threads.run(watch_for, settings.directory, settings.output_watch)
             growth = held.enter_context(closing(GrowthWatch(watch)))
-            executor = cls(settings, user, place, threads, growth, partial(retake, place, name, held))
+            briefing = Briefing(
+                user=user,
+                boot_id=process.boot_id(),
+                sync=settings.sync,
+                output_reserve=min(settings.output_reserve, _size_of_disk(settings.directory) // MAX_RESERVED_PART),
+                splice=await threads.run(can_splice, settings.directory, watch),
+                holes=await threads.run(can_make_holes, settings.directory),
+            )
+            name = place_name(settings.directory)
+            place = await threads.run(held.enter_context, take_place(settings.cgroups, name))
+            executor = cls(settings, briefing, place, threads, growth, partial(retake, place, name, held))
             held.callback(executor._leave_place)
             await threads.run(executor._tidy)
-            splice = await threads.run(can_splice, settings.directory, watch)
-            holes = await threads.run(can_make_holes, settings.directory)
-            executor._briefing = replace(executor._briefing, splice=splice, holes=holes)
             try:
                 executor._spawner.start()
                 executor._standbys.begin()
@@ -143,7 +145,7 @@ class LocalExecutor:
             name="local",
             enforceable_limits=self._place.enforceable,
             process_tracking="subreaper" if self._place.jobs is None else "cgroup",
-            job_user=self._user.name,
+            job_user=self._briefing.user.name,
             cgroups=self._mode,
             missing_limits=tuple(self._place.missing.items()),
         )
@@ -188,7 +190,7 @@ class LocalExecutor:
         while attempts - (self._spawner.kills - kills) < START_ATTEMPTS:
             attempts += 1
             if supervision is None:
-                supervision = await self._supervisors.stand_by(job.id, cgroup)
+                supervision = await self._stand_by(job.id)
             try:
                 supervision.start(self._briefing.of_supervisor(job, cgroup), record)
                 started = await start_time(supervision, deadline)
