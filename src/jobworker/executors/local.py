@@ -158,15 +158,15 @@ class LocalExecutor:
             with self._standbys.start():
                 return await self._start(job, self._standbys.take(job.id))
         except CommandNotStartedError as error:
-            await self.remove(job.id)
+            await self._take_back(job.id)
             raise CommandNotStartedError(
                 errno=error.errno, stage=error.stage, subject=error.subject or program
             ) from None
         except OSError as error:
-            await self.remove(job.id)
+            await self._take_back(job.id)
             raise CommandNotStartedError(errno=error.errno or errno.EIO, stage="supervise", subject=program) from error
         except BaseException:
-            await self.remove(job.id)
+            await self._take_back(job.id)
             raise
 
     def new_id(self) -> str:
@@ -281,6 +281,11 @@ class LocalExecutor:
         await self._outputs.remove(job_id)
         if (path := self._cgroup_of(job_id)) is not None:  # left by a supervisor that was killed at the very end
             await self._threads.run(Cgroup(path).remove_patiently)
+
+    async def _take_back(self, job_id: str) -> None:
+        """Delete what a start that has failed has left; what is not deleted now, the next daemon deletes."""
+        with suppress(OSError):  # out of descriptors, most likely; why the start has failed counts
+            await self.remove(job_id)
 
     async def _delete_standby(self, job_id: str) -> None:
         await self._threads.run(self._directories.delete, job_id)

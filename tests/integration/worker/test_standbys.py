@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -89,6 +90,24 @@ async def test_a_start_that_fails_before_its_program_is_executed_leaves_nothing(
     assert (caught.value.errno, caught.value.stage) == (errno.EEXIST, "prepare")
     left = {path.name for path in cgroup_of(state_dir).iterdir() if path.is_dir()}
     assert len(taken & left) == COUNT - 1
+
+
+async def test_a_start_that_finds_no_descriptor_says_so(worker: Worker) -> None:
+    """Even if what stood by for it cannot be deleted without one; the next start is as any other."""
+    await worker.wait((await worker.start(shell("true"), "ada")).id)
+    await all_stand_by(os.getpid())
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(CommandNotStartedError) as caught:
+            await worker.start(shell("true"), "ada")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (caught.value.errno, caught.value.stage) == (errno.EMFILE, "supervise")
+    await worker.wait((await worker.start(shell("true"), "ada")).id)
+    assert len((await worker.list()).jobs) == 2
 
 
 async def test_a_group_that_a_supervisor_has_left_goes_with_its_job(
