@@ -18,7 +18,7 @@ from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import gaps, jobdir
 from jobworker.runtime.control import Control
 from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.supervisor import KILL_INTERVAL, MAX_KILL_INTERVAL
+from jobworker.runtime.kill import KILL_INTERVAL, MAX_KILL_INTERVAL
 
 ID_VARIABLE = "JOBWORKER_JOB_ID"  # in the environment of every job: a mark to know its processes by
 BATCH = 256  # processes that are killed at a time; each takes a descriptor, of which there may be as few as 1024

@@ -10,11 +10,11 @@ import termios
 import time
 from contextlib import suppress
 
-from jobworker.core.output import GapReason, OverflowPolicy
+from jobworker.core.output import GapReason, OutputMode, OverflowPolicy, Stream
 from jobworker.core.records import Record
 from jobworker.runtime import jobdir
 from jobworker.runtime.gaps import GapWriter
-from jobworker.runtime.index import MISSING, IndexWriter
+from jobworker.runtime.index import KINDS, MISSING, IndexWriter
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.segments import HoledFile, Segments
 
@@ -52,6 +52,16 @@ class OutputPipe:
         queued = bytearray(4)
         fcntl.ioctl(self.read_end, termios.FIONREAD, queued)
         return int.from_bytes(queued, sys.byteorder)
+
+
+def open_pipes(mode: str) -> list[OutputPipe]:
+    """One for both streams, or one each."""
+    if mode == OutputMode.COMBINED:
+        return [OutputPipe()]
+    pipes = [OutputPipe(), OutputPipe()]
+    for pipe, stream in zip(pipes, (Stream.STDOUT, Stream.STDERR), strict=True):
+        pipe.kind = KINDS.index(stream)
+    return pipes
 
 
 class OutputPump:

@@ -18,31 +18,24 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from jobworker.core.job import DEFAULT_GRACE, JobEnd, StopRequest
-from jobworker.core.output import OutputMode, OverflowPolicy, Stream
+from jobworker.core.output import OverflowPolicy
 from jobworker.core.records import Record, end_record, stop_from, stop_record
 from jobworker.core.spec import ChildPolicy
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
 from jobworker.linux import process, sandbox, syscalls, usage
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import children, index, jobdir, protocol
+from jobworker.runtime import children, jobdir, protocol
 from jobworker.runtime.control import Control
+from jobworker.runtime.kill import Kill
 from jobworker.runtime.launch import Launch, LaunchError
 from jobworker.runtime.oom import OomWatch
-from jobworker.runtime.output import OutputPipe, OutputPump
+from jobworker.runtime.output import OutputPipe, OutputPump, open_pipes
 from jobworker.runtime.protocol import Message
 from jobworker.runtime.standby import Standby, wait_to_stand_by
 from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
 
 OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and frees little more than a megabyte
-# Seconds between kills: the first ones for processes that are born while their parents are being killed, which only
-# happens without a cgroup; then longer and longer, for one that the kernel does not let go of.
-KILL_INTERVAL = 0.02
-MAX_KILL_INTERVAL = 1.0
-# Seconds after which a process that lives on is reported: it is in a system call that nothing interrupts (state D),
-# such as one on a file system that does not answer.
-KILL_PATIENCE = 5.0
-MAX_REPORTED = 100  # processes; the message has to fit into a packet
 END = signal.SIGTERM  # systemd sends it to all that is in a scope when that is stopped
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
 MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
@@ -118,10 +111,7 @@ class Supervisor:
         self._time_limit: float | None = job["time_limit"]  # seconds; of a paused job those that are left
         self._time_limit_at: float | None = None  # `None` if there is none, or while the job is paused
         self._kill_at: float | None = None
-        self._killing = False
-        self._killing_since = 0.0
-        self._kill_interval = KILL_INTERVAL
-        self._unkillable: list[int] = []
+        self._kill: Kill | None = None  # once it has begun
         self._paused = False
 
     def run(self, spec: Record) -> bool:
@@ -143,7 +133,7 @@ class Supervisor:
     def _start(self, spec: Record) -> None:
         cgroup = self._tree.cgroup
         self._pump = OutputPump(self._directory, self._output, sync=self._sync)
-        pipes = _make_pipes(self._output["mode"])
+        pipes = open_pipes(self._output["mode"])
         if cgroup is not None:
             self._watch(cgroup)
         outputs = pipes[0].write_end, pipes[-1].write_end
@@ -166,12 +156,6 @@ class Supervisor:
 
     def _report_failure(self, error: LaunchError) -> None:
         """Leave nothing of the job, then say why it could not be started."""
-        if self._leader:
-            self._tree.kill()
-            while not self._tree.empty:
-                self._reap()
-                self._tree.kill()
-                self._poller.poll(KILL_INTERVAL * 1000)
         if self._tree.cgroup is not None:
             if self._tree.cgroup.oom_kills():  # it has killed the process before that could execute the program
                 error = LaunchError(errno.ENOMEM, "limit", "memory.max")
@@ -188,30 +172,18 @@ class Supervisor:
         now = time.monotonic()
         if self._cause is None:
             if self._leader_code is not None and not self._waits_for_children:
-                self._killing = True
+                self._kill = self._kill or Kill(self._tree, now)
             elif self._time_limit_at is not None and now >= self._time_limit_at:
                 self._begin_end(Cause.TIMED_OUT, signal.SIGTERM, DEFAULT_GRACE)
             elif self._pump.over_limit and self._stops_over_limit:
                 self._begin_end(Cause.OUTPUT_LIMIT, signal.SIGTERM, DEFAULT_GRACE)
         if self._kill_at is not None and now >= self._kill_at:
-            self._killing = True
+            self._kill = self._kill or Kill(self._tree, now)
         if self._leader_code is not None and self._tree.empty:
             return True
-        if self._killing:
-            self._kill(now)
+        if self._kill is not None and (unkillable := self._kill.repeat(now)) is not None:
+            self._control.tell("unkillable", pids=unkillable)
         return False
-
-    def _kill(self, now: float) -> None:
-        """Kill again what lives still, and tell what cannot be killed."""
-        self._tree.kill()
-        self._kill_interval = min(self._kill_interval * 2, MAX_KILL_INTERVAL)
-        self._killing_since = self._killing_since or now
-        if (
-            now - self._killing_since > KILL_PATIENCE
-            and (left := self._tree.processes()[:MAX_REPORTED]) != self._unkillable
-        ):
-            self._unkillable = left
-            self._control.tell("unkillable", pids=left)
 
     def _wait(self) -> None:
         """Wait for the next event or deadline, and serve it."""
@@ -240,8 +212,8 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         """Milliseconds until the next deadline; `None` if there is none."""
-        if self._killing:
-            return self._kill_interval * 1000
+        if self._kill is not None:
+            return self._kill.interval * 1000
         at = self._time_limit_at if self._kill_at is None else self._kill_at
         return None if at is None else min(max(0.0, at - time.monotonic()), MAX_POLL) * 1000 + 1
 
@@ -424,16 +396,6 @@ class Supervisor:
         """Serve the control socket for a while."""
         for fd, _ in self._poller.poll(seconds * 1000):
             self._control.handle(fd, self._handle_request)
-
-
-def _make_pipes(mode: str) -> list[OutputPipe]:
-    """One for both streams, or one each."""
-    if mode == OutputMode.COMBINED:
-        return [OutputPipe()]
-    pipes = [OutputPipe(), OutputPipe()]
-    for pipe, stream in zip(pipes, (Stream.STDOUT, Stream.STDERR), strict=True):
-        pipe.kind = index.KINDS.index(stream)
-    return pipes
 
 
 def _refused(error: OSError) -> Message:
