@@ -16,7 +16,8 @@ from jobworker.executors.threads import in_thread
 from jobworker.linux import syscalls
 from jobworker.linux.mounts import mount_of
 
-OutputWatch = Literal["auto", "inotify", "poll"]
+Watch = Literal["inotify", "poll"]
+OutputWatch = Literal["auto", "inotify", "poll"]  # as it is asked for
 
 # Seconds between two looks at a file: after it has grown, and at most, after it has not grown for long. The time of a
 # file is exact to some milliseconds, so that more looks would not tell more; and one a second is felt by nobody.
@@ -26,7 +27,7 @@ LONGEST = 1.0
 _NO_ROOM = (errno.ENOSPC, errno.ENOMEM)  # this user has max_user_watches, or the kernel has no memory for one more
 
 
-def watch_for(directory: Path, wanted: OutputWatch) -> Literal["inotify", "poll"]:
+def watch_for(directory: Path, wanted: OutputWatch) -> Watch:
     """How to watch files in a directory, unless that has been decided: by inotify where it tells what happens."""
     if wanted != "auto":
         return wanted
@@ -36,7 +37,7 @@ def watch_for(directory: Path, wanted: OutputWatch) -> Literal["inotify", "poll"
         return "poll" if error.errno == errno.EMFILE else "inotify"
 
 
-def can_splice(directory: Path, watch: Literal["inotify", "poll"]) -> bool:
+def can_splice(directory: Path, watch: Watch) -> bool:
     """Whether files of a directory take a splice, and who watches one is told of it.
 
     By inotify, kernels before 6.4 do not tell it on overlayfs, which containers have.
@@ -76,7 +77,7 @@ def _is_told(directory: Path, write: Callable[[int], int]) -> bool:
 class GrowthWatch:
     """Tells readers that their file has grown: by inotify or, where that has no room or is not wanted, by looking."""
 
-    def __init__(self, watch: Literal["inotify", "poll"] = "inotify") -> None:
+    def __init__(self, watch: Watch = "inotify") -> None:
         self._poll = Poll()
         self._inotify: Inotify | None = None
         if watch == "inotify":
