@@ -92,7 +92,8 @@ def _file_system(directory: Path) -> Finding:
     kind = mount.kind
     remedy = "keep state_dir on a local disk"
     if mount.is_remote:
-        return warning("file_system", f"{kind} is shared over a network, where locks and the database may fail", remedy)
+        detail = f"{kind} is in the network or shared with other machines, where locks and the database may fail"
+        return warning("file_system", detail, remedy)
     if kind in _IN_MEMORY:
         return warning("file_system", f"{kind} is in memory: output takes memory, and is lost at a reboot", remedy)
     return ok("file_system", f"{kind} on {mount.source}")
