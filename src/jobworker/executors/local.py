@@ -156,7 +156,7 @@ class LocalExecutor:
         try:
             await self._have_place()
             with self._standbys.start():
-                return await self._start(job, self._standbys.take(job.id))
+                return await self._start(job)
         except CommandNotStartedError as error:
             await self._take_back(job.id)
             raise CommandNotStartedError(
@@ -173,18 +173,11 @@ class LocalExecutor:
         """The id for a job; see `Executor.new_id`."""
         return self._standbys.new_id()
 
-    async def _start(self, job: Job, standby: Supervision | None) -> LocalExecution:
-        try:
-            launch = self._briefing.of_launch(job, self._cgroup_of(job.id), await self._limit_writes(job))
-        except BaseException:
-            if standby is not None:
-                await self._standbys.end(job.id, standby)
-            raise
-        record = jobdir.line_of(jobdir.SPEC, {"job": job_record(job), "launch": launch})
-        return await self._supervised(job, record, standby)
-
-    async def _supervised(self, job: Job, record: bytes, supervision: Supervision | None) -> LocalExecution:
+    async def _start(self, job: Job) -> LocalExecution:
         cgroup = self._cgroup_of(job.id)
+        launch = self._briefing.of_launch(job, cgroup, await self._limit_writes(job))
+        record = jobdir.line_of(jobdir.SPEC, {"job": job_record(job), "launch": launch})
+        supervision = self._standbys.take(job.id)  # not before: who has failed up to here gives it back
         deadline = asyncio.get_running_loop().time() + START_PATIENCE
         attempts, kills = 0, self._spawner.kills
         while attempts - (self._spawner.kills - kills) < START_ATTEMPTS:

@@ -41,7 +41,7 @@ class Standbys:
         self._free.clear()
         self._promised.clear()
         # What cannot be deleted of one must not keep the others; the next daemon deletes it.
-        await asyncio.gather(*(self.end(*standby) for standby in left.items()), return_exceptions=True)
+        await asyncio.gather(*(self._end(*standby) for standby in left.items()), return_exceptions=True)
 
     def new_id(self) -> str:
         """The id of a job for which a supervisor stands by, if there is one."""
@@ -58,16 +58,7 @@ class Standbys:
     async def give_back(self, job_id: str) -> None:
         """Let the one end that stands by for a job that is not started after all, if there is one."""
         if (standby := self.take(job_id)) is not None:
-            await self.end(job_id, standby)
-
-    async def end(self, job_id: str, standby: Supervision) -> None:
-        """Let one end, and leave nothing of it."""
-        standby.let_go()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_END_PATIENCE):
-                await standby.over
-        standby.close()
-        await self._delete(job_id)
+            await self._end(job_id, standby)
 
     @contextmanager
     def start(self) -> Generator[None]:
@@ -91,9 +82,18 @@ class Standbys:
                 await asyncio.sleep(_RETRY)
                 self._look.set()
 
+    async def _end(self, job_id: str, standby: Supervision) -> None:
+        """Let one end, and leave nothing of it."""
+        standby.let_go()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_PATIENCE):
+                await standby.over
+        standby.close()
+        await self._delete(job_id)
+
     async def _end_dead(self) -> None:
         for job_id in [job_id for job_id, standby in self._free.items() if standby.over.done()]:
-            await self.end(job_id, self._free.pop(job_id))
+            await self._end(job_id, self._free.pop(job_id))
 
     async def _add(self) -> None:
         job_id = str(uuid.uuid4())
