@@ -11,7 +11,7 @@ from benchmarks.figures import Measured
 from benchmarks.server import Server
 from benchmarks.starts import CALLERS, client_of
 
-_WARM_UP = 5  # jobs of each caller, after which everything has been made that is made on first use
+_WARM_UP = 25  # jobs of each caller, after which there is all that is made once, such as supervisors for jobs to come
 _PATIENCE = 2.0  # seconds for the connections of the last supervisors to close; they take milliseconds
 
 
