@@ -30,7 +30,7 @@ def settings(state_dir: Path) -> Settings:
 
 
 def test_all_is_well_where_every_limit_can_be_enforced(settings: Settings) -> None:
-    """Every row is ok, but for an archive that is not configured; no group stays, and a server with the settings starts."""
+    """Every row is ok, but for an archive that is not configured; no group stays, and such a server starts."""
     jobworker, pki = Program(environ=base_environ()), settings["client-ca"].parent
     before = set(all_groups())
     finished = jobworker("doctor", *words_of(settings), "--client-cert", pki / "ada.crt", "--output", "json")
