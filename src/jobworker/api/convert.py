@@ -29,6 +29,9 @@ from jobworker.core.state import Cause, JobState
 from jobworker.core.usage import Usage
 
 _SCALAR_LIMITS = {wire: core for wire, core in LIMIT_FIELDS.items() if core != "io"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Most jobs have none, and a page has a hundred jobs.
+_NO_LIMITS, _NO_OUTPUT_LIMIT = Limits(), OutputLimit()
 _USAGE_FIELDS = tuple(field.name for field in fields(Usage))
 _OUTPUT_MODES = {
     OutputMode.COMBINED: pb.JobSpec.OUTPUT_MODE_UNSPECIFIED,  # an older server refuses fields that it does not know
@@ -103,13 +106,15 @@ def limits_message(limits: Limits) -> pb.Limits:
 
 def limits_from(message: pb.Limits) -> Limits:
     """The limits that a message asks for."""
+    if not message.ListFields():
+        return _NO_LIMITS
     values = {LIMIT_FIELDS[field.name]: value for field, value in message.ListFields() if field.name != "io"}
     return Limits(io=tuple(_io_limit_from(limit) for limit in message.io), **values)
 
 
 def output_limit_message(limit: OutputLimit) -> pb.OutputLimit | None:
     """An output limit for the wire; `None` where it leaves everything open."""
-    if limit == OutputLimit():
+    if limit == _NO_OUTPUT_LIMIT:
         return None
     policy = pb.OutputLimit.Policy.Value("POLICY_UNSPECIFIED" if limit.policy is None else limit.policy.value)
     return pb.OutputLimit(bytes=limit.size, policy=policy)
@@ -117,6 +122,8 @@ def output_limit_message(limit: OutputLimit) -> pb.OutputLimit | None:
 
 def output_limit_from(message: pb.OutputLimit) -> OutputLimit:
     """The output limit that a message asks for."""
+    if not message.ListFields():
+        return _NO_OUTPUT_LIMIT
     return OutputLimit(
         size=message.bytes if message.HasField("bytes") else None, policy=_overflow_policy_from(message.policy)
     )
@@ -301,9 +308,8 @@ def state_from(value: pb.Job.State.ValueType, field: str) -> JobState:
 
 def time_message(time: datetime) -> Timestamp:
     """An aware time for the wire."""
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
+    since = time - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def time_from(message: Timestamp, field: str) -> datetime:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from jobworker.core.errors import InvalidArgumentError, LimitAboveMaximumError
-from jobworker.core.limits import IoLimit, Limits, cpu_ranges
+from jobworker.core.limits import LIMITS, IoLimit, Limits, cpu_ranges
 
-LIMITS = tuple(one.name for one in fields(Limits))
 IO_RATES = tuple(one.name for one in fields(IoLimit) if one.name != "device")
 KERNEL_WEIGHT = 100  # what the kernel gives where no weight is written
 

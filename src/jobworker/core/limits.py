@@ -87,7 +87,10 @@ class Limits:
 
     def requested(self) -> tuple[str, ...]:
         """Names of the limits that are set, in the order of their declaration."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) not in (None, ()))
+        return tuple(name for name in LIMITS if getattr(self, name) not in (None, ()))
+
+
+LIMITS = tuple(field.name for field in fields(Limits))
 
 
 def cpu_ranges(cpuset: str) -> Iterator[range]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobworker.core.job import Job, JobEnd, StopRequest
-from jobworker.core.limits import IoLimit, Limits
+from jobworker.core.limits import LIMITS, IoLimit, Limits
 from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause
@@ -20,7 +20,6 @@ from jobworker.core.usage import Usage
 Record = dict[str, Any]  # what json.loads gives for an object
 
 _USAGE = tuple(field.name for field in fields(Usage))
-_LIMITS = tuple(field.name for field in fields(Limits))
 
 
 def spec_record(spec: JobSpec) -> Record:
@@ -164,7 +163,7 @@ def time_from(text: str) -> datetime:
 
 def limits_record(limits: Limits) -> Record:
     """Limits as JSON values, without those that are not set; the inverse of `limits_from`."""
-    record = {name: value for name in _LIMITS if (value := getattr(limits, name)) not in (None, ())}
+    record = {name: value for name in LIMITS if (value := getattr(limits, name)) not in (None, ())}
     if limits.io:
         record["io"] = [asdict(limit) for limit in limits.io]
     return record
@@ -172,7 +171,7 @@ def limits_record(limits: Limits) -> Record:
 
 def limits_from(record: Record) -> Limits:
     """The limits that a record describes."""
-    values = {name: value for name, value in record.items() if name in _LIMITS}
+    values = {name: value for name, value in record.items() if name in LIMITS}
     values["io"] = tuple(_io_limit_from(limit) for limit in record.get("io", ()))
     return Limits(**values)
 

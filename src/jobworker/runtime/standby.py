@@ -17,6 +17,8 @@ from jobworker.runtime import jobdir, protocol
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.launch import LaunchError
 
+_LARGE_RECORD = 64 * 1024  # bytes; most have less than one KiB
+
 
 class Standby:
     """What is ready for a job: its directory, locked and with a control socket, and its cgroup.
@@ -29,6 +31,7 @@ class Standby:
         self._state = state
         self._job_id = job_id
         self._cgroup = cgroup
+        self.has_large_record = False  # whose traces stay in the memory of this process
         try:
             self._make_directory()
             if cgroup is not None:
@@ -66,6 +69,7 @@ class Standby:
         """Put the record of the job into its directory, which then is one of a job. Raises `OSError`."""
         line = os.pread(file, os.fstat(file).st_size, 0)
         os.close(file)
+        self.has_large_record = len(line) > _LARGE_RECORD
         self.directory.append(line, sync=sync)
         jobs = f"{self._state}/{jobdir.JOBS}"
         os.rename(f"{self._state}/{jobdir.STANDBY}/{self._job_id}", f"{jobs}/{self._job_id}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobworker.core.errors import CommandNotStartedError
+from jobworker.core.spec import JobSpec
 from jobworker.core.state import JobState
 from jobworker.executors.standbys import COUNT
 from jobworker.linux import process
@@ -159,6 +160,19 @@ async def test_a_supervisor_runs_one_job_after_the_other(
         assert await output_of(worker, job) == f"{number}\n".encode()
     assert len(set(supervisors)) <= 2 * COUNT
     await until(lambda: {len(open_files(pid)) for pid in named("jw-free", os.getpid())} == {len(FREE)})
+
+
+async def test_a_supervisor_that_has_read_a_large_command_ends_with_its_job(
+    worker: Worker, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would keep the memory that the command has taken."""
+    choose("cgroup", monkeypatch)
+    spec = JobSpec(argv=("sh", "-c", f"read x <{gate.path}"), env={"LARGE": "x" * 100_000})
+    job = await worker.start(spec, "ada")
+    supervisor = supervisor_of(job.id)
+    gate.open()
+    await worker.wait(job.id)
+    gone([supervisor])
 
 
 def descriptors() -> int:
