@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from jobworker.core.job import Job, JobEnd, StopRequest
-from jobworker.core.limit_policy import LIMITS
-from jobworker.core.limits import Limits
+from jobworker.core.limits import LIMITS, Limits
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
 from jobworker.executors.base import Execution, ExecutorInfo, KeptOutput, Outcome, Output, OutputForm
