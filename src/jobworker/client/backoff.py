@@ -9,7 +9,7 @@ from datetime import timedelta
 
 FIRST_DELAY = timedelta(milliseconds=100)  # a daemon that restarts is back in less than a second
 LONG = timedelta(seconds=3)  # the outage that somebody who waits wants to know of; a restart is shorter
-MAX_DELAY = timedelta(seconds=5)  # how late a mended connection may be noticed
+MAX_DELAY = timedelta(seconds=1)  # how late a mended connection may be noticed
 
 
 class Backoff:
