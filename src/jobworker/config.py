@@ -20,7 +20,7 @@ from jobworker.auth.roles import Role
 from jobworker.core.address import Address
 from jobworker.core.errors import InvalidArgumentError, LimitAboveMaximumError
 from jobworker.core.limit_options import OPTIONS, limits_of
-from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.limit_policy import NO_POLICY, LimitPolicy
 from jobworker.core.output import (
     DEFAULT_OUTPUT_LIMIT,
     DEFAULT_OUTPUT_RESERVE,
@@ -365,7 +365,7 @@ def _limits(raw: object, where: str) -> dict[Role, LimitPolicy]:
             raise SettingsError(f"{where}: the default of role {role}: {error}") from None
         except (InvalidArgumentError, ValueError) as error:
             raise SettingsError(f"{where}: for role {role}: {error}") from None
-        if policy != LimitPolicy():
+        if policy != NO_POLICY:
             policies[role] = policy
     return policies
 

@@ -21,8 +21,8 @@ from jobworker.api.limit_names import LIMIT_FIELDS, WIRE_LIMITS
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
-from jobworker.core.limits import IoLimit, Limits
-from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
+from jobworker.core.limits import NO_LIMITS, IoLimit, Limits
+from jobworker.core.output import NO_OUTPUT_LIMIT, OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.query import JobFilter, JobPage
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
@@ -30,8 +30,6 @@ from jobworker.core.usage import Usage
 
 _SCALAR_LIMITS = {wire: core for wire, core in LIMIT_FIELDS.items() if core != "io"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Most jobs have none, and a page has a hundred jobs.
-_NO_LIMITS, _NO_OUTPUT_LIMIT = Limits(), OutputLimit()
 _USAGE_FIELDS = tuple(field.name for field in fields(Usage))
 _OUTPUT_MODES = {
     OutputMode.COMBINED: pb.JobSpec.OUTPUT_MODE_UNSPECIFIED,  # an older server refuses fields that it does not know
@@ -107,14 +105,14 @@ def limits_message(limits: Limits) -> pb.Limits:
 def limits_from(message: pb.Limits) -> Limits:
     """The limits that a message asks for."""
     if not message.ListFields():
-        return _NO_LIMITS
+        return NO_LIMITS
     values = {LIMIT_FIELDS[field.name]: value for field, value in message.ListFields() if field.name != "io"}
     return Limits(io=tuple(_io_limit_from(limit) for limit in message.io), **values)
 
 
 def output_limit_message(limit: OutputLimit) -> pb.OutputLimit | None:
     """An output limit for the wire; `None` where it leaves everything open."""
-    if limit == _NO_OUTPUT_LIMIT:
+    if limit == NO_OUTPUT_LIMIT:
         return None
     policy = pb.OutputLimit.Policy.Value("POLICY_UNSPECIFIED" if limit.policy is None else limit.policy.value)
     return pb.OutputLimit(bytes=limit.size, policy=policy)
@@ -123,7 +121,7 @@ def output_limit_message(limit: OutputLimit) -> pb.OutputLimit | None:
 def output_limit_from(message: pb.OutputLimit) -> OutputLimit:
     """The output limit that a message asks for."""
     if not message.ListFields():
-        return _NO_OUTPUT_LIMIT
+        return NO_OUTPUT_LIMIT
     return OutputLimit(
         size=message.bytes if message.HasField("bytes") else None, policy=_overflow_policy_from(message.policy)
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal as signals
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jobworker.core.checks import duration
 from jobworker.core.errors import InvalidArgumentError
-from jobworker.core.limits import Limits
-from jobworker.core.output import OutputLimit
+from jobworker.core.limits import NO_LIMITS, Limits
+from jobworker.core.output import NO_OUTPUT_LIMIT, OutputLimit
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause, JobState
 from jobworker.core.usage import Usage
@@ -73,8 +73,8 @@ class Job:
     end: JobEnd | None = None
     output_bytes: int = 0
     output_first_offset: int = 0
-    output_limit: OutputLimit = field(default_factory=OutputLimit)
-    limits: Limits = field(default_factory=Limits)
+    output_limit: OutputLimit = NO_OUTPUT_LIMIT
+    limits: Limits = NO_LIMITS
     paused: bool = False
     unkillable_pids: tuple[int, ...] = ()
 

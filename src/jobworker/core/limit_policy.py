@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from jobworker.core.errors import InvalidArgumentError, LimitAboveMaximumError
-from jobworker.core.limits import LIMITS, IoLimit, Limits, cpu_ranges
+from jobworker.core.limits import LIMITS, NO_LIMITS, IoLimit, Limits, cpu_ranges
 
 IO_RATES = tuple(one.name for one in fields(IoLimit) if one.name != "device")
 KERNEL_WEIGHT = 100  # what the kernel gives where no weight is written
@@ -22,8 +22,8 @@ class LimitPolicy:
     its maximum.
     """
 
-    default: Limits = field(default_factory=Limits)
-    maximum: Limits = field(default_factory=Limits)
+    default: Limits = NO_LIMITS
+    maximum: Limits = NO_LIMITS
 
     def __post_init__(self) -> None:
         if self.maximum.oom_group is not None:
@@ -127,3 +127,6 @@ def _within(asked: str, allowed: str) -> bool:
     """Whether a list of CPUs has only such of another."""
     cpus = {cpu for cpus in cpu_ranges(allowed) for cpu in cpus}
     return all(cpu in cpus for cpus_asked in cpu_ranges(asked) for cpu in cpus_asked)
+
+
+NO_POLICY = LimitPolicy()  # no defaults, and no maximum

@@ -128,3 +128,6 @@ def _check_type(name: str, value: object, kind: type | tuple[type, ...]) -> None
     raise InvalidArgumentError(
         f"limits.{name}", f"{value!r} cannot be; it has to be of type {' or '.join(one.__name__ for one in kinds)}"
     )
+
+
+NO_LIMITS = Limits()

@@ -70,6 +70,9 @@ class OutputLimit:
             raise InvalidArgumentError("spec.output_limit.bytes", f"must be at most {MAX_OUTPUT_LIMIT}")
 
 
+NO_OUTPUT_LIMIT = OutputLimit()  # which leaves everything to the server
+
+
 def _default_limit() -> OutputLimit:
     return OutputLimit(size=DEFAULT_OUTPUT_LIMIT, policy=OverflowPolicy.KEEP_LAST)
 

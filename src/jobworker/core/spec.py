@@ -13,8 +13,8 @@ from typing import cast
 
 from jobworker.core.checks import duration, of_type, text_map, word
 from jobworker.core.errors import InvalidArgumentError
-from jobworker.core.limits import Limits
-from jobworker.core.output import OutputLimit, OutputMode
+from jobworker.core.limits import NO_LIMITS, Limits
+from jobworker.core.output import NO_OUTPUT_LIMIT, OutputLimit, OutputMode
 
 MAX_STRING_BYTES = 131_071  # the kernel's MAX_ARG_STRLEN less the final NUL; a longer one cannot be executed
 MAX_NAME_CHARS = 128
@@ -56,10 +56,10 @@ class JobSpec:
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=_nothing)
     time_limit: timedelta | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = NO_LIMITS
     child_policy: ChildPolicy = ChildPolicy.KILL
     output: OutputMode = OutputMode.COMBINED
-    output_limit: OutputLimit = field(default_factory=OutputLimit)
+    output_limit: OutputLimit = NO_OUTPUT_LIMIT
 
     def __post_init__(self) -> None:
         self._set("argv", self._checked_argv())

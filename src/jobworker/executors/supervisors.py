@@ -120,10 +120,11 @@ async def start_time(supervision: Supervision, deadline: float) -> datetime:
 
     Raises what `Supervision.started` does, and `TimeoutError`.
     """
-    await asyncio.wait([supervision.started], timeout=deadline - asyncio.get_running_loop().time())
-    if not supervision.started.done():
-        raise TimeoutError(errno.ETIMEDOUT, "no supervisor has answered")
-    return supervision.started.result()
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await asyncio.shield(supervision.started)
+    except TimeoutError:
+        raise TimeoutError(errno.ETIMEDOUT, "no supervisor has answered") from None
 
 
 async def end_unwanted(supervision: Supervision, owner: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from jobworker.auth.identity import Principal
 from jobworker.auth.roles import Role
-from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.limit_policy import NO_POLICY, LimitPolicy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +19,7 @@ class RoleLimits:
     def of(self, principal: Principal) -> LimitPolicy:
         """The policy of the first of the roles, in their order, that the principal has: an admin is always one."""
         role = next(role for role in Role if role in principal.roles)
-        return self.policies.get(role, LimitPolicy())
+        return self.policies.get(role, NO_POLICY)
 
     def requested(self) -> tuple[str, ...]:
         """Names of the limits that any role gets without asking."""

@@ -16,8 +16,8 @@ class JobStore(Protocol):
 
     Every change is durable when its call returns. Every call raises `StoreError` if the store cannot do it; it has then
     done nothing, and later calls work again once the reason is gone. A call that is cancelled is done or not, never by
-    halves. A job is `add`ed before its process is started, without a start time, and does not show in `page` until it
-    has one.
+    halves. Calls see what was done by those that were made before them. A job does not show in `page` until it has a
+    start time.
     """
 
     async def add(self, job: Job) -> None:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from jobworker.core.errors import InvalidArgumentError, StoreError
 from jobworker.core.job import Job
 from jobworker.core.records import (
-    Record,
     end_from,
     end_record,
     limits_from,
@@ -23,6 +22,9 @@ from jobworker.core.records import (
     time_from,
     time_text,
 )
+
+# ASCII, because arguments that are no UTF-8 have lone surrogates, which SQLite cannot keep.
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Row = tuple[Any, ...]
 Value = TypeVar("Value")
@@ -77,11 +79,6 @@ def job_from_row(row: Row) -> Job:
         )
     except (ValueError, KeyError, TypeError, AttributeError, InvalidArgumentError) as error:
         raise StoreError(f"job {job_id} cannot be read from the job database: {error!r}") from error
-
-
-def _json(record: Record) -> str:
-    # ASCII, because arguments that are no UTF-8 have lone surrogates, which SQLite cannot keep
-    return json.dumps(record, separators=(",", ":"))
 
 
 def _optional(convert: Callable[[str], Value], text: str | None) -> Value | None:

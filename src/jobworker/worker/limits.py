@@ -8,6 +8,7 @@ policy that limits the disk under the working directory refuses a job whose work
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 from jobworker.core.errors import InvalidArgumentError, LimitNotEnforceableError
 from jobworker.core.limit_policy import LimitPolicy
@@ -15,6 +16,7 @@ from jobworker.core.limits import Limits
 from jobworker.executors.base import ExecutorInfo
 
 
+@lru_cache(maxsize=128)  # most jobs ask for the same few
 def at_start(asked: Limits, policy: LimitPolicy, place: ExecutorInfo) -> Limits:
     """The limits of a new job. Raises `LimitNotEnforceableError` and `LimitAboveMaximumError`."""
     _check_enforceable(asked.requested(), place)

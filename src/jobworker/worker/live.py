@@ -26,14 +26,13 @@ class LiveJob:
     @property
     def job(self) -> Job:
         """The job as it is now, but for the size of its output while it runs."""
-        if self._job.end is not None:
-            return self._job
-        return replace(
-            self._job,
-            stop=self.execution.stop or self._job.stop,
-            paused=self.execution.paused,
-            unkillable_pids=self.execution.unkillable_pids,
-        )
+        job, execution = self._job, self.execution
+        if job.end is not None:
+            return job
+        stop = execution.stop or job.stop
+        if (stop, execution.paused, execution.unkillable_pids) != (job.stop, job.paused, job.unkillable_pids):
+            job = replace(job, stop=stop, paused=execution.paused, unkillable_pids=execution.unkillable_pids)
+        return job
 
     def limit(self, limits: Limits) -> None:
         """These limits are in force now."""

@@ -107,18 +107,23 @@ def lost_now(output: Extent) -> JobEnd:
     )
 
 
+async def put(store: JobStore, job: Job) -> None:
+    """Have the store say of a job what is known of it, whether it has the job or not. Raises `StoreError`."""
+    if await store.get(job.id) is not None:
+        await store.update(job)
+        return
+    try:
+        await store.add(job)
+    except RequestIdReusedError:
+        # The index has been made anew, and a retry came between: the job counts, not the id.
+        await store.add(replace(job, request_id=None))
+
+
 async def _settle(
     job: Job, execution: Execution | None, store: JobStore, adopt: Callable[[LiveJob], None], report: RecoveryReport
 ) -> None:
     """Have the store say of a job what its own records say."""
-    if await store.get(job.id) is None:
-        try:
-            await store.add(job)
-        except RequestIdReusedError:
-            # The index has been made anew, and a retry came between: the job counts, not the id.
-            await store.add(replace(job, request_id=None))
-    else:
-        await store.update(job)
+    await put(store, job)
     if execution is None:
         report.ended.append(job.id)
     else:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from jobworker.core.errors import StoreError
+from jobworker.core.errors import JobworkerError, RequestIdReusedError, StoreError
 from jobworker.core.job import Job
 from jobworker.executors.base import Executor, Outcome
 from jobworker.store.base import JobStore
 from jobworker.worker.live import LiveJob
 from jobworker.worker.quotas import JobCounts
-from jobworker.worker.recovery import UNREADABLE, lost_now
+from jobworker.worker.recovery import UNREADABLE, lost_now, put
 from jobworker.worker.tasks import Tasks
 
 RETRY = 1.0  # seconds between tries of what a full disk or too many open files have kept from being done
@@ -28,6 +28,8 @@ class RunningJobs:
         self._counts = counts
         self._tasks = tasks
         self._live: dict[str, LiveJob] = {}
+        self._unlisted: dict[str, LiveJob] = {}  # those of them that the store has not taken yet
+        self._refusal: JobworkerError | None = None  # of the store, the last time it was told something
 
     def __iter__(self) -> Iterator[LiveJob]:
         return iter(list(self._live.values()))
@@ -35,6 +37,11 @@ class RunningJobs:
     def get(self, job_id: str) -> LiveJob | None:
         """One of them."""
         return self._live.get(job_id)
+
+    def find_request(self, owner: str, request_id: str) -> Job | None:
+        """The one that was started with this request id, as long as the store does not know of it."""
+        jobs = (live.job for live in self._unlisted.values())
+        return next((job for job in jobs if (job.owner, job.request_id) == (owner, request_id)), None)
 
     def as_it_is(self, job: Job) -> Job:
         """A job from the store or from memory, with what changes while it runs."""
@@ -46,28 +53,50 @@ class RunningJobs:
         return replace(job, output_bytes=extent.end, output_first_offset=extent.first)
 
     def admit(self, owner: str) -> AbstractContextManager[None]:
-        """Count one more against the quotas, which stays unless the block fails. Raises `QuotaExceededError`."""
+        """Count one more against the quotas, which stays unless the block fails.
+
+        Raises `QuotaExceededError`, and `StoreError` while there is a job that the store does not take: no more are
+        started than were under way by then.
+        """
+        if self._refusal is not None:
+            raise StoreError(str(self._refusal))
         return self._counts.admit(owner)
 
     def adopt(self, live: LiveJob) -> None:
         """Go on with a job of an earlier worker."""
         self._counts.take(live.job.owner)
-        self.watch(live)
-
-    def watch(self, live: LiveJob) -> None:
-        """Have one more, which has been admitted, and wait for its end from now on."""
         self._live[live.job.id] = live
         self._tasks.watch(self._watch, live)
+
+    def begin(self, live: LiveJob) -> None:
+        """Have one more, which has been admitted and has just been started."""
+        self._live[live.job.id] = self._unlisted[live.job.id] = live
+        self._tasks.watch(self._list, live)
 
     def forget(self, job_id: str) -> None:
         """Have it no more; one that is not there is no error."""
         self._live.pop(job_id, None)
+        self._unlisted.pop(job_id, None)
+
+    async def _list(self, live: LiveJob) -> None:
+        """Have a job in the lists, and watch it. Its directory has the start, so nobody has waited for this."""
+        try:
+            await self._store.add(live.job)
+        except (StoreError, RequestIdReusedError) as error:
+            self._refusal = error
+            self._tasks.watch(self._list_later, live)
+        else:
+            self._unlisted.pop(live.job.id, None)
+        await self._watch(live)
+
+    async def _list_later(self, live: LiveJob) -> None:
+        while live.job.id in self._unlisted:
+            if await self._remember(live.job):
+                return
+            await asyncio.sleep(RETRY)
 
     async def _watch(self, live: LiveJob) -> None:
-        """Remember the start of a job, wait for its end, remember that, and only then tell it."""
-        # Its directory has the start, so nobody has waited for this; the lists want it.
-        if not await self._remember(live.job):
-            self._tasks.watch(self._remember_start, live)
+        """Wait for the end of a job, remember that, and only then tell it."""
         while True:
             try:
                 outcome = await live.execution.outcome()
@@ -86,15 +115,15 @@ class RunningJobs:
             remembered = await self._remember(job)
         self.forget(job.id)
 
-    async def _remember_start(self, live: LiveJob) -> None:
-        while live.job.end is None:
-            await asyncio.sleep(RETRY)
-            if await self._remember(live.job):
-                return
-
     async def _remember(self, job: Job) -> bool:
         try:
-            await self._store.update(job)
-        except StoreError:
+            if job.id in self._unlisted:
+                await put(self._store, job)
+                self._unlisted.pop(job.id, None)
+            else:
+                await self._store.update(job)
+        except StoreError as error:
+            self._refusal = error
             return False
+        self._refusal = None
         return True

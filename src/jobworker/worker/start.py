@@ -1,14 +1,13 @@
-"""Starts: each is admitted, remembered, run and answered, or leaves nothing."""
+"""Starts: each is admitted, run, and answered, or leaves nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from jobworker.core.errors import InvalidArgumentError, RequestIdReusedError, StoreError
+from jobworker.core.errors import InvalidArgumentError, RequestIdReusedError
 from jobworker.core.job import Job
 from jobworker.core.limit_policy import LimitPolicy
 from jobworker.core.output import OutputPolicy
@@ -57,14 +56,10 @@ class Starts:
         return job
 
     async def _start_once(self, spec: JobSpec, owner: str, request_id: str, limit_policy: LimitPolicy) -> Job:
-        found = await self._store.find_request(owner, request_id)
+        found = await self._store.find_request(owner, request_id) or self._running.find_request(owner, request_id)
         if found is None:
             return await self._start(spec, owner, request_id, limit_policy)
-        job = self._running.as_it_is(found)
-        if job.start_time is None:  # that start failed, and so did forgetting it
-            await self._store.remove(job.id)
-            return await self._start(spec, owner, request_id, limit_policy)
-        return job
+        return self._running.as_it_is(found)
 
     async def _start(self, spec: JobSpec, owner: str, request_id: str | None, limit_policy: LimitPolicy) -> Job:
         limits = limits_.at_start(spec.limits, limit_policy, self._executor.info)
@@ -80,20 +75,9 @@ class Starts:
                 limits=limits,
                 output_limit=output_limit,
             )
-            # The row first: what cannot be remembered is not started.
-            try:
-                await self._store.add(job)
-            except BaseException:
-                await self._executor.remove(job.id)
-                raise
-            try:
-                execution = await self._executor.start(job)
-            except BaseException:
-                with suppress(StoreError):  # it does not show, and is forgotten at the next start
-                    await self._store.remove(job.id)
-                raise
+            execution = await self._executor.start(job)
             job = replace(job, start_time=execution.start_time)
-            self._running.watch(LiveJob(job, execution))
+            self._running.begin(LiveJob(job, execution))
             return job
 
 

@@ -23,7 +23,7 @@ from jobworker.core.errors import (
     StoreError,
 )
 from jobworker.core.job import DEFAULT_GRACE, Job, StopRequest, check_signal
-from jobworker.core.limit_policy import LimitPolicy
+from jobworker.core.limit_policy import NO_POLICY, LimitPolicy
 from jobworker.core.limits import Limits
 from jobworker.core.output import Chunk, Gap, OutputPolicy, Selection
 from jobworker.core.query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, JobFilter, JobPage
@@ -47,8 +47,6 @@ from jobworker.worker.tasks import Tasks
 RETENTION_INTERVAL = 3600.0  # seconds
 STOP_ALL_GRACE = timedelta(seconds=10)
 STOP_ALL_PATIENCE = 20.0  # seconds; after the grace jobs are killed, which is a matter of milliseconds
-
-NO_POLICY = LimitPolicy()  # no defaults, and no maximum
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -168,7 +166,10 @@ class Worker:
 
     async def owner(self, job_id: str) -> str | None:
         """Who owns a job; `None` if there is none. It takes as long for one that runs, has ended, or is not there."""
-        return await self._store.owner(job_id)
+        owner = await self._store.owner(job_id)
+        if owner is None and (live := self._running.get(job_id)) is not None:  # the store does not take it
+            return live.job.owner
+        return owner
 
     async def list(
         self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE, page_token: str | None = None

@@ -246,43 +246,46 @@ async def failing(state_dir: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: AN
         yield Failing(worker, store)
 
 
-async def test_what_cannot_be_remembered_is_not_started(failing: Failing, state_dir: Path, shared: Path) -> None:
-    """A store that refuses a job keeps its program from being executed; nothing is left."""
+async def test_while_a_job_cannot_be_remembered_no_other_one_is_started(
+    failing: Failing, state_dir: Path, shared: Path
+) -> None:
+    """What was under way runs on, since its directory has it; a later start is refused, and leaves nothing."""
+    request_id = str(uuid.uuid4())
+    spec = JobSpec(argv=("sleep", "4273"))
     failing.store.refused = frozenset({"add"})
-    with pytest.raises(StoreError):
+    job = await failing.worker.start(spec, "ada", request_id)
+    with pytest.raises(StoreError, match="cannot add"):
         await failing.worker.start(shell(f"touch {shared}/ran"), "ada")
     assert not (shared / "ran").exists()
-    assert not list((state_dir / "jobs").iterdir())
-
-
-async def test_a_start_is_remembered_as_soon_as_it_can_be(failing: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its directory has it, so the job runs, and the same request id means it, whatever the store says meanwhile."""
-    monkeypatch.setattr("jobworker.worker.running.RETRY", 0.001)
-    request_id = str(uuid.uuid4())
-    failing.store.refused = frozenset({"update"})
-    job = await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)
+    assert [path.name for path in (state_dir / "jobs").iterdir()] == [job.id]
     assert (await failing.worker.get(job.id)).state is JobState.RUNNING
-    assert not (await failing.worker.list()).jobs
-    assert (await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)).id == job.id
+    assert await failing.worker.owner(job.id) == "ada"
+    assert (await failing.worker.start(spec, "ada", request_id)).id == job.id
     failing.store.refused = frozenset()
-    while not (await failing.worker.list()).jobs:
-        pass  # the store tells nobody
-    assert (await failing.worker.start(JobSpec(argv=("sleep", "4273")), "ada", request_id)).id == job.id
+
+    async def listed() -> Sequence[Job]:
+        return (await failing.worker.list()).jobs
+
+    assert [one.id for one in await until(listed)] == [job.id]
+    assert (await failing.worker.start(spec, "ada", request_id)).id == job.id
+    await failing.worker.wait((await failing.worker.start(shell("true"), "ada")).id)
     stopped = await failing.worker.stop(job.id, by="ada")
     assert stopped.state is JobState.STOPPED
     assert failing.worker._running._counts._by_owner.total() == 0  # pyright: ignore[reportPrivateUsage] - nothing shows it
 
 
-async def test_the_error_of_a_command_is_not_hidden_by_that_of_a_store(failing: Failing) -> None:
-    """The caller learns why the command could not be executed; the id is free once the store works again."""
-    request_id = str(uuid.uuid4())
-    failing.store.refused = frozenset({"remove"})
-    with pytest.raises(CommandNotStartedError):
-        await failing.worker.start(JobSpec(argv=("no-such-program",)), "ada", request_id)
+async def test_a_job_that_ends_before_it_could_be_remembered_is_remembered_with_its_end(failing: Failing) -> None:
+    """Nothing is lost of a job that the store took too late: lists have it as soon as the store works again."""
+    failing.store.refused = frozenset({"add"})
+    job = await failing.worker.start(shell("exit 3"), "ada")
+    ended = await failing.worker.wait(job.id)
+    assert await failing.worker.owner(job.id) == "ada"
     failing.store.refused = frozenset()
-    with pytest.raises(CommandNotStartedError):
-        await failing.worker.start(JobSpec(argv=("no-such-program",)), "ada", request_id)
-    assert await failing.store.open_ids() == []
+
+    async def listed() -> Sequence[Job]:
+        return (await failing.worker.list(JobFilter(states=frozenset({JobState.FINISHED})))).jobs
+
+    assert await until(listed) == (ended,)
 
 
 async def test_an_end_is_told_even_if_the_store_cannot_remember_it_yet(failing: Failing, gate: Gate) -> None:

@@ -180,12 +180,22 @@ async def test_a_supervisor_and_its_burial_may_die_in_the_middle_of_a_stop(tree:
 
 
 @pytest.mark.usefixtures("tree")
-def kill_idle_supervisors() -> None:
-    """Those of this process that have no job."""
-    for pid in process.descendants(os.getpid()):
+def kill_idle(supervisors: set[int]) -> None:
+    """Those of this process that have no job, and those of some others, which spawners that are dead have left."""
+    for pid in {*process.descendants(os.getpid()), *supervisors}:
         with suppress(OSError):
             if Path(f"/proc/{pid}/comm").read_text() in {"jw-free\n", "jw-standby\n"}:
                 os.kill(pid, signal.SIGKILL)
+
+
+async def kill_spawner() -> set[int]:
+    """Kill the spawner of this process; the supervisors that it leaves."""
+    spawner = await own_spawner()
+    os.kill(spawner, signal.SIGSTOP)  # so that it leaves no others
+    await until(lambda: "State:\tT" in Path(f"/proc/{spawner}/status").read_text())
+    left = {*process.descendants(spawner)}
+    os.kill(spawner, signal.SIGKILL)
+    return left
 
 
 async def test_a_spawner_may_die_at_any_time(worker: Worker, new_gate: Callable[[], Gate]) -> None:
@@ -193,11 +203,12 @@ async def test_a_spawner_may_die_at_any_time(worker: Worker, new_gate: Callable[
     gate = new_gate()
     before = await worker.start(shell(f"echo ready; read x < {gate.path}; exit 11"), "ada")
     await said(worker, before)
+    left: set[int] = set()
     for _ in range(5):
-        kill_idle_supervisors()  # else nobody needs a spawner
+        kill_idle(left)  # else nobody needs a spawner
         starts = [asyncio.ensure_future(worker.start(shell("echo once"), "ada")) for _ in range(8)]
         await asyncio.sleep(0)  # let them begin
-        os.kill(await own_spawner(), signal.SIGKILL)
+        left |= await kill_spawner()
         jobs = await asyncio.gather(*starts)
         for job in jobs:
             ended = await worker.wait(job.id)
