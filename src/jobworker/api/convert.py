@@ -23,7 +23,7 @@ from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
 from jobworker.core.limits import NO_LIMITS, IoLimit, Limits
 from jobworker.core.output import NO_OUTPUT_LIMIT, OutputLimit, OutputMode, OverflowPolicy
-from jobworker.core.query import JobFilter, JobPage
+from jobworker.core.query import JobFilter
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
 from jobworker.core.usage import Usage
@@ -279,16 +279,6 @@ def filter_from(message: pb.ListJobsRequest) -> JobFilter:
         created_before=time_from(message.created_before, "created_before") if before else None,
         id_prefix=message.id_prefix or None,
     )
-
-
-def page_message(page: JobPage) -> pb.ListJobsResponse:
-    """A page of jobs for the wire."""
-    return pb.ListJobsResponse(jobs=map(job_message, page.jobs), next_page_token=page.next_page_token or "")
-
-
-def page_from(message: pb.ListJobsResponse) -> JobPage:
-    """The page that a message holds."""
-    return JobPage(jobs=tuple(map(job_from, message.jobs)), next_page_token=message.next_page_token or None)
 
 
 def grace_from(message: pb.StopJobRequest) -> timedelta:

@@ -20,7 +20,6 @@ from jobworker.api.convert import (
     filter_message,
     job_from,
     limits_from,
-    page_from,
     spec_message,
     update_message,
     usage_from,
@@ -250,14 +249,12 @@ class AsyncClient:
         """The jobs for which a filter holds, newest first; asks for `page_size` of them at a time."""
         where = JobFilter() if where is None else of_type("where", where, JobFilter, "JobFilter")
         token: str | None = None
-        while True:
+        while token != "":  # which is the last page's
             request = filter_message(where, page_size=page_size, page_token=token)
-            page = page_from(await self._connection.call(lambda s: s.ListJobs, request, deadline=self._timeouts.call))
-            for job in page.jobs:
-                yield job
+            page = await self._connection.call(lambda s: s.ListJobs, request, deadline=self._timeouts.call)
+            for message in page.jobs:  # each when it is wanted
+                yield job_from(message)
             token = page.next_page_token
-            if token is None:
-                return
 
     async def remove(self, job_id: str) -> None:
         """Forget an ended job and delete its output. Raises `JobNotEndedError`."""

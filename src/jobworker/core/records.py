@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobworker.core.job import Job, JobEnd, StopRequest
-from jobworker.core.limits import LIMITS, IoLimit, Limits
-from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
+from jobworker.core.limits import LIMITS, NO_LIMITS, IoLimit, Limits
+from jobworker.core.output import NO_OUTPUT_LIMIT, OutputLimit, OutputMode, OverflowPolicy
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
@@ -121,8 +121,10 @@ def output_limit_record(limit: OutputLimit) -> Record:
 
 def output_limit_from(record: Record) -> OutputLimit:
     """The output limit that a record describes."""
-    policy = record.get("policy")
-    return OutputLimit(size=record.get("size"), policy=None if policy is None else OverflowPolicy(policy))
+    size, policy = record.get("size"), record.get("policy")
+    if size is None and policy is None:
+        return NO_OUTPUT_LIMIT
+    return OutputLimit(size=size, policy=None if policy is None else OverflowPolicy(policy))
 
 
 def job_record(job: Job) -> Record:
@@ -171,6 +173,8 @@ def limits_record(limits: Limits) -> Record:
 
 def limits_from(record: Record) -> Limits:
     """The limits that a record describes."""
+    if not record:
+        return NO_LIMITS
     values = {name: value for name, value in record.items() if name in LIMITS}
     values["io"] = tuple(_io_limit_from(limit) for limit in record.get("io", ()))
     return Limits(**values)

@@ -19,7 +19,7 @@ from jobworker.core.errors import InvalidArgumentError
 from jobworker.core.job import DEFAULT_GRACE, Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.output import Chunk, Gap, GapReason, OutputLimit, OutputMode, OverflowPolicy, Selection, Stream
-from jobworker.core.query import JobFilter, JobPage
+from jobworker.core.query import JobFilter
 from jobworker.core.spec import ChildPolicy, JobSpec
 from jobworker.core.state import Cause, JobState
 from jobworker.core.usage import Usage
@@ -249,13 +249,6 @@ def test_a_filter_survives_the_wire(where: JobFilter) -> None:
     message = convert.filter_message(where, page_size=7, page_token="next")  # noqa: S106 - a page token is no password
     assert convert.filter_from(message) == where
     assert (message.page_size, message.page_token) == (7, "next")
-
-
-@pytest.mark.parametrize("token", [None, "next"])
-def test_a_page_survives_the_wire(token: str | None) -> None:
-    """A page keeps its jobs, their order and its token."""
-    page = JobPage(jobs=(RUNNING, replace(RUNNING, owner="bob")), next_page_token=token)
-    assert convert.page_from(convert.page_message(page)) == page
 
 
 def test_a_grace_that_is_not_given_is_the_default() -> None:
