@@ -20,6 +20,8 @@ from jobworker.runtime.spawner import REQUESTS
 # of the package comes last in the path, so that nothing beside it can stand in for the standard library.
 _FLAGS = ("-I", "-S", "-X", "utf8")
 _CODE = "import sys; sys.path.append(sys.argv[1]); from jobworker.runtime.spawner import main; main(*sys.argv[2:])"
+# Else each child looks up again what its parent has not called, and no child before it could leave it.
+_ENVIRONMENT = {"LD_BIND_NOW": "1"}
 _CLOSE_PATIENCE = 5.0  # seconds; it does nothing but exit, unless the machine is very busy
 
 
@@ -61,7 +63,7 @@ class Spawner:
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, *_FLAGS, "-c", _CODE, str(Path(jobworker.__file__).parent.parent), *self._arguments],
-                {},
+                _ENVIRONMENT,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), REQUESTS),
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),  # which jobs have, too

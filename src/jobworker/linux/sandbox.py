@@ -1,29 +1,18 @@
-"""What a process does to itself before it becomes a job's program."""
+"""What a process does to itself before it, or one that it forks, becomes a job's program."""
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from jobworker.linux import kernel_file, syscalls
-
-
-class Identity(NamedTuple):
-    """The user, the group and the supplementary groups of a process."""
-
-    uid: int
-    gid: int
-    groups: Sequence[int]
 
 
 def default_signals() -> None:
     """Give every signal its default disposition, and block all of them.
 
-    A process that does this once can fork children that only have to unblock: ignored signals would stay ignored when
-    they execute a program, and the interpreter ignores two (SIGPIPE, SIGXFSZ).
+    A process that does this once can fork children that only have to unblock (`syscalls.unblock_signals`): ignored
+    signals would stay ignored when they execute a program, and the interpreter ignores two (SIGPIPE, SIGXFSZ).
     """
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     for number in signal.valid_signals():
@@ -31,20 +20,11 @@ def default_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def unblock_signals() -> None:
-    """Let every signal through that `default_signals` has blocked."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+def forbid_gains() -> None:
+    """Hand no capabilities on to what this process and its descendants execute, and let none gain any, for good.
 
-
-def give_up_privileges(identity: Identity) -> None:
-    """Become another user for good, with no capabilities handed on and no way to gain any.
-
-    Without the right to change users it has to be the present one already. Raises `OSError`.
+    Raises `OSError`.
     """
-    if os.geteuid() == 0:
-        os.setgroups(list(identity.groups))
-        os.setresgid(identity.gid, identity.gid, identity.gid)
-        os.setresuid(identity.uid, identity.uid, identity.uid)
     with suppress(OSError):  # kernels before 4.3 have no ambient capabilities
         syscalls.clear_ambient_capabilities()
     syscalls.set_no_new_privileges()

@@ -16,7 +16,7 @@ _SYS_CLONE3 = 435
 _CLONE_INTO_CGROUP = 0x2_0000_0000
 _CLONE_ARGS = struct.Struct("11Q")  # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, ...
 
-_SIG_BLOCK, _SIG_UNBLOCK = 0, 1
+_SIG_BLOCK, _SIG_UNBLOCK, _SIG_SETMASK = 0, 1, 2
 _SIGSET_BYTES = 128  # sizeof(sigset_t)
 
 _PR_SET_PDEATHSIG = 1
@@ -85,6 +85,11 @@ def unblock_signal(number: int) -> None:
     """Let one signal through that `block_signal` has blocked."""
     signals = (1 << number - 1).to_bytes(_SIGSET_BYTES, sys.byteorder)
     _checked(_libc.sigprocmask(_SIG_UNBLOCK, signals, None), "sigprocmask")
+
+
+def unblock_signals() -> None:
+    """Let every signal through, likewise."""
+    _checked(_libc.sigprocmask(_SIG_SETMASK, bytes(_SIGSET_BYTES), None), "sigprocmask")
 
 
 def set_process_name(name: str) -> None:

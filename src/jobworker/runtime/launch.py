@@ -1,7 +1,8 @@
 """From a supervisor to a job's program: a child that is born in the job's cgroup, and becomes the program.
 
-The supervisor prepares what it can before there is a child, and waits until that has executed the program: what both of
-them write to has to be copied, page by page, and a child that is there for a moment writes to little.
+The supervisor prepares what it can before there is a child, and waits until that has executed the program: what either
+of them writes to has to be copied, page by page, and in Python running a function writes to it. So the child runs few
+of them: it goes through a list of steps, most of which are system calls.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import json
 import os
 import select
 import signal
-import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jobworker.core.records import Record, time_text
 from jobworker.linux import process, sandbox, syscalls
 from jobworker.linux.cgroup import Cgroup
 from jobworker.runtime import jobdir
 from jobworker.runtime.jobdir import JobDir
+
+Step = tuple[str, str, Callable[..., object], tuple[Any, ...]]  # stage and subject as in `LaunchError`, a call
 
 # Where clone3 cannot do it (an old kernel, a seccomp filter, an emulator), the child moves itself. Any other error is a
 # real fault, such as EBUSY for a group that may hold no processes.
@@ -57,7 +60,6 @@ class Launch:
         self._argv: list[str] = spec["job"]["spec"]["argv"]
         self._cwd: str = spec["job"]["spec"]["cwd"]
         self._launch: Record = spec["launch"]
-        self._supervisor = os.getpid()
         self._started = time_text(datetime.now(UTC))
         self._stage = "prepare"
         self._subject = ""
@@ -74,9 +76,12 @@ class Launch:
         except OSError as error:
             raise LaunchError(error.errno or errno.EIO, self._stage, self._subject) from None
         try:
+            steps = self._steps(outputs, write_end)
             pid, born_inside = _fork(self._cgroup)
             if pid == 0:
-                self._become_job(outputs, write_end, move=not born_inside)
+                if not born_inside and self._cgroup is not None:
+                    steps.insert(0, ("cgroup", "", self._cgroup.add, (0,)))
+                self._become_job(steps, write_end)
             os.close(write_end)
             write_end = -1
             report = _read_report(read_end, pid)
@@ -88,8 +93,6 @@ class Launch:
             os.waitpid(pid, 0)
             raise LaunchError(**json.loads(report)) if report else LaunchError(errno.EIO, "prepare")
         return pid, self._started
-
-    # The supervisor's part
 
     def _prepare(self, outputs: tuple[int, int]) -> None:
         if self._cgroup is not None:
@@ -108,42 +111,52 @@ class Launch:
         started = {"time": self._started, "process": identity}
         self._directory.write(jobdir.STARTED, started, sync=self._launch["sync"])
 
+    def _steps(self, outputs: tuple[int, int], report: int) -> list[Step]:
+        """What the child does before it executes the program."""
+        steps: list[Step] = [("prepare", "", os.setsid, ())]
+        if self._cgroup is None:
+            steps.append(("prepare", "", self._record_child, ()))
+        steps += [("prepare", "", os.dup2, (output, target)) for target, output in enumerate(outputs, start=1)]
+        steps += [("prepare", "", os.umask, (_UMASK,)), ("prepare", "", _take_usual_oom_score, ())]
+        if os.geteuid() == 0:
+            uid, gid = self._launch["uid"], self._launch["gid"]
+            steps += [
+                ("setuid", "", os.setgroups, (self._launch["groups"],)),
+                ("setuid", "", os.setresgid, (gid, gid, gid)),
+                ("setuid", "", os.setresuid, (uid, uid, uid)),
+            ]
+        steps += [
+            ("setuid", "", syscalls.set_parent_death_signal, (signal.SIGKILL,)),  # credentials do not change any more
+            ("setuid", "", _live_below, (os.getpid(),)),
+            ("chdir", self._cwd, os.chdir, (self._cwd,)),
+            ("exec", self._argv[0], syscalls.unblock_signals, ()),
+            ("exec", self._argv[0], os.write, (report, _READY)),
+        ]
+        return steps
+
+    def _record_child(self) -> None:
+        self._record_start(process.identify(os.getpid())._asdict())
+
     # The child's part, of which nothing returns: it becomes the program, or reports what has failed and exits
 
-    def _become_job(self, outputs: tuple[int, int], report: int, *, move: bool) -> NoReturn:
+    def _become_job(self, steps: list[Step], report: int) -> NoReturn:
+        stage, subject = "prepare", ""
         try:
-            os.setsid()
-            if self._cgroup is None:
-                self._record_start(process.identify(os.getpid())._asdict())
-            elif move:
-                self._at("cgroup")
-                self._cgroup.add(0)
-                self._at("prepare")
-            for target, output in enumerate(outputs, start=1):
-                os.dup2(output, target)
-            os.umask(_UMASK)
-            with suppress(PermissionError):  # it is above 0, and only root may lower it: not the supervisor's then
-                sandbox.set_oom_score(0)
-            self._at("setuid")
-            sandbox.give_up_privileges(
-                sandbox.Identity(self._launch["uid"], self._launch["gid"], self._launch["groups"])
-            )
-            _die_with(self._supervisor)
-            self._at("chdir", self._cwd)
-            os.chdir(self._cwd)
-            self._at("exec", self._argv[0])
-            sandbox.unblock_signals()
-            os.write(report, _READY)
-            self._execute()
+            for stage, subject, call, arguments in steps:  # noqa: B007 - for what has failed
+                call(*arguments)
+            error = self._execute()
+            if not isinstance(error, PermissionError) and (interpreter := _interpreter_of(error.filename)):
+                stage, subject = "interpreter", interpreter
+            _fail(report, error.errno or errno.EIO, stage, subject)
         except OSError as error:
-            self._fail(report, error.errno or errno.EIO)
+            _fail(report, error.errno or errno.EIO, stage, subject)
         except BaseException:  # noqa: BLE001 - nothing may return into the supervisor's code, so it is reported here
-            self._fail(report, errno.EINVAL)
+            _fail(report, errno.EINVAL, stage, subject)
         finally:
             os._exit(127)
 
-    def _execute(self) -> NoReturn:
-        """Execute the first file that may be meant and can be executed, as execvp(3); raise what says most."""
+    def _execute(self) -> OSError:
+        """Execute the first file that may be meant and can be executed, as execvp(3); what says most why none is."""
         refused: OSError | None = None
         missing: OSError | None = None
         for path in _candidates(self._argv[0], self._launch["env"].get("PATH", "")):
@@ -154,18 +167,31 @@ class Launch:
                     missing = error
             except PermissionError as error:
                 refused = error
-        if refused is None and missing is not None and (interpreter := _interpreter_of(missing.filename)):
-            self._at("interpreter", interpreter)
-        raise refused or missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return refused or missing or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     def _at(self, stage: str, subject: str = "") -> None:
         self._stage = stage
         self._subject = subject
 
-    def _fail(self, report: int, number: int) -> None:
-        failed = {"number": number, "stage": self._stage, "subject": self._subject[:_MAX_SUBJECT_CHARS]}
-        with suppress(OSError):  # the supervisor has gone
-            os.write(report, json.dumps(failed).encode())
+
+def _take_usual_oom_score() -> None:
+    with suppress(PermissionError):  # it is above 0, and only root may lower it: not the supervisor's then
+        sandbox.set_oom_score(0)
+
+
+def _live_below(supervisor: int) -> None:
+    """End if the supervisor died before it could be told of that."""
+    if os.getppid() != supervisor:
+        os._exit(127)
+
+
+def _fail(report: int, number: int, stage: str, subject: str) -> None:
+    failed = {"number": number, "stage": stage, "subject": subject[:_MAX_SUBJECT_CHARS]}
+    with suppress(OSError):  # the supervisor has gone
+        os.write(report, json.dumps(failed).encode())
+
+
+# The supervisor's part
 
 
 def _fork(cgroup: Cgroup | None) -> tuple[int, bool]:
@@ -191,23 +217,11 @@ def _read_report(report: int, pid: int) -> bytes:
     One that takes too long is killed and not waited for, since it may be in a call that nothing interrupts.
     """
     poller = select.poll()
-    poller.register(report, select.POLLIN)
-    said = b""
-    deadline = time.monotonic() + START_PATIENCE
-    while poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        piece = os.read(report, _REPORT_BYTES)
-        if not piece:
-            return said
-        said += piece
+    poller.register(report, 0)  # for the hang-up alone, before which there is nothing to do
+    if poller.poll(START_PATIENCE * 1000):
+        return os.read(report, _REPORT_BYTES)
     os.kill(pid, signal.SIGKILL)
     raise LaunchError(errno.ETIMEDOUT, "exec")
-
-
-def _die_with(supervisor: int) -> None:
-    """Be killed when the supervisor dies, until the next change of credentials."""
-    syscalls.set_parent_death_signal(signal.SIGKILL)
-    if os.getppid() != supervisor:  # it died before it could be told of
-        os._exit(127)
 
 
 def _interpreter_of(script: str | None) -> str:

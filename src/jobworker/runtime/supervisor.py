@@ -48,6 +48,7 @@ ENDED: Message = {"ok": False}
 def prepare() -> None:
     """What every supervisor does to itself, whatever its job will be."""
     syscalls.set_child_subreaper()
+    sandbox.forbid_gains()
     with suppress(OSError):  # needs a right that only root has
         sandbox.set_oom_score(OOM_SCORE)
 

@@ -130,12 +130,12 @@ def test_signals_ignored_by_an_interpreter_are_not_ignored_by_what_it_executes()
 import os, signal
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, 64):
     signal.signal(number, signal.SIG_IGN)
-from jobworker.linux import sandbox
+from jobworker.linux import sandbox, syscalls
 sandbox.default_signals()
 signal.raise_signal(signal.SIGUSR1)  # blocked for now: it would end this process
 assert signal.SIGUSR1 in signal.sigpending()
 if os.fork() == 0:
-    sandbox.unblock_signals()
+    syscalls.unblock_signals()
     os.execvp("grep", ["grep", "-E", "SigBlk|SigIgn", "/proc/self/status"])
 os.wait()
 """
