@@ -24,7 +24,7 @@ def report(figures: Figures, *, rounds: int, seconds: float, load: float) -> str
 {goals.table(figures)}
 
 `{command}`: {rounds} rounds in {seconds:.0f} s; {os.cpu_count()} cores ({_processor()}), Linux {platform.release()}, \
-Python {platform.python_version()}; load of the machine in the five minutes before: {load:.1f}
+Python {platform.python_version()} in {sys.base_prefix}; load of the machine in the five minutes before: {load:.1f}
 """
 
 
