@@ -78,9 +78,3 @@ def authorize(principal: Principal, permission: Permission) -> None:
         raise PermissionDeniedError(
             f"{principal.name!r} lacks the permission {permission.value!r}, which its roles ({roles}) do not give"
         )
-
-
-def may_reach(principal: Principal, permission: Permission, owner: str) -> bool:
-    """Whether the permission reaches the jobs of `owner`."""
-    scope = scope_of(principal, permission)
-    return scope is Scope.ANY or (scope is Scope.OWN and owner == principal.name)

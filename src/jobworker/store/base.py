@@ -39,12 +39,8 @@ class JobStore(Protocol):
         """Forget a job and its request id; one that is not there is no error."""
         ...
 
-    async def get(self, job_id: str) -> Job | None:
-        """One job."""
-        ...
-
-    async def owner(self, job_id: str) -> str | None:
-        """Who owns a job; a look that costs the same whether there is one or not."""
+    async def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
+        """One job, of this owner if one is given; a look in vain costs the same whether somebody else has it or not."""
         ...
 
     async def find_request(self, owner: str, request_id: str) -> Job | None:

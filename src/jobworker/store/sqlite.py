@@ -72,13 +72,11 @@ class SqliteStore:
         # The labels go by their foreign key
         await self._run(_change, "DELETE FROM jobs WHERE id = :id", {"id": job_id})
 
-    async def get(self, job_id: str) -> Job | None:
-        """One job."""
-        return await self._run(_find, "id = ?", job_id)
-
-    async def owner(self, job_id: str) -> str | None:
-        """Who owns a job; a look that costs the same whether there is one or not."""
-        return await self._run(_owner, job_id)
+    async def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
+        """One job, of this owner if one is given."""
+        if owner is None:
+            return await self._run(_find, "id = ?", job_id)
+        return await self._run(_find, "id = ? AND owner = ?", job_id, owner)
 
     async def find_request(self, owner: str, request_id: str) -> Job | None:
         """The job that was started with this request id."""
@@ -142,11 +140,6 @@ def _add(connection: sqlite3.Connection, job: Job) -> None:
 
 def _change(connection: sqlite3.Connection, text: str, parameters: Mapping[str, str | int | None]) -> None:
     connection.execute(text, parameters)
-
-
-def _owner(connection: sqlite3.Connection, job_id: str) -> str | None:
-    row = connection.execute("SELECT owner FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return None if row is None else row[0]
 
 
 def _find(connection: sqlite3.Connection, condition: str, *values: str) -> Job | None:

@@ -154,22 +154,22 @@ class Worker:
         self._quotas.check_size(spec)
         return await self._starts.start(spec, owner, request_id, limit_policy)
 
-    async def get(self, job_id: str) -> Job:
-        """One job as it is now. Raises `JobNotFoundError`."""
+    async def get(self, job_id: str, *, owner: str | None = None) -> Job:
+        """One job as it is now.
+
+        Raises `JobNotFoundError`; with `owner`, for the job of somebody else as for one that is not there, after the
+        same work.
+        """
         if not _ID.fullmatch(job_id):
             raise JobNotFoundError(job_id)
         live = self._running.get(job_id)
-        job = live.job if live is not None else await self._store.get(job_id)
+        if live is not None and owner in (None, live.job.owner):
+            job = live.job
+        else:
+            job = await self._store.get(job_id, owner=owner)
         if job is None or job.start_time is None:
             raise JobNotFoundError(job_id)
         return self._running.as_it_is(job)
-
-    async def owner(self, job_id: str) -> str | None:
-        """Who owns a job; `None` if there is none. It takes as long for one that runs, has ended, or is not there."""
-        owner = await self._store.owner(job_id)
-        if owner is None and (live := self._running.get(job_id)) is not None:  # the store does not take it
-            return live.job.owner
-        return owner
 
     async def list(
         self, where: JobFilter | None = None, *, page_size: int = DEFAULT_PAGE_SIZE, page_token: str | None = None

@@ -259,7 +259,7 @@ async def test_while_a_job_cannot_be_remembered_no_other_one_is_started(
     assert not (shared / "ran").exists()
     assert [path.name for path in (state_dir / "jobs").iterdir()] == [job.id]
     assert (await failing.worker.get(job.id)).state is JobState.RUNNING
-    assert await failing.worker.owner(job.id) == "ada"
+    assert (await failing.worker.get(job.id, owner="ada")).id == job.id
     assert (await failing.worker.start(spec, "ada", request_id)).id == job.id
     failing.store.refused = frozenset()
 
@@ -279,7 +279,7 @@ async def test_a_job_that_ends_before_it_could_be_remembered_is_remembered_with_
     failing.store.refused = frozenset({"add"})
     job = await failing.worker.start(shell("exit 3"), "ada")
     ended = await failing.worker.wait(job.id)
-    assert await failing.worker.owner(job.id) == "ada"
+    assert (await failing.worker.get(job.id, owner="ada")).id == job.id
     failing.store.refused = frozenset()
 
     async def listed() -> Sequence[Job]:

@@ -81,6 +81,15 @@ async def test_a_job_that_is_not_there_is_none(store: SqliteStore) -> None:
     assert await store.find_request("ada", "r-2") is None
 
 
+async def test_a_job_is_there_for_its_owner_alone(store: SqliteStore) -> None:
+    """Asked for by owner, a job of another one, however alike its name, is not there."""
+    job = accepted_job(owner="ada")
+    await store.add(job)
+    assert await store.get(job.id, owner="ada") == job
+    for owner in ("bob", "Ada", ""):
+        assert await store.get(job.id, owner=owner) is None
+
+
 async def test_an_update_replaces_start_stop_limits_and_output_size(store: SqliteStore) -> None:
     """The latest start, stop, limits and output size count, and nothing else changes."""
     job = accepted_job(labels={"team": "physics"})

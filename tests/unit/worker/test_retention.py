@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.core.errors import ServerUnavailableError
+from jobworker.core.errors import JobNotFoundError, ServerUnavailableError
 from jobworker.core.output import OutputPolicy
 from jobworker.core.spec import JobSpec
 from jobworker.runtime.gaps import Extent
@@ -73,7 +73,11 @@ async def test_retention_goes_on_after_a_lack_of_descriptors(tmp_path: Path, mon
 
 async def _is_gone(worker: Worker, job_id: str) -> None:
     async def gone() -> bool:
-        return await worker.owner(job_id) is None
+        try:
+            await worker.get(job_id)
+        except JobNotFoundError:
+            return True
+        return False
 
     await until(gone)  # it works in the background
 
