@@ -17,6 +17,7 @@ from jobworker.client.connection import Connection, is_outage
 from jobworker.core.errors import InvalidArgumentError, OffsetOutOfRangeError
 from jobworker.core.job import Job
 from jobworker.core.output import Chunk, Gap, GapReason, Selection
+from jobworker.linux.memory import keep_freed_memory
 
 MAX_OFFSET = 2**63 - 1  # what the wire has room for
 
@@ -149,6 +150,7 @@ class OutputStream:
                 return message if isinstance(message, pb.StreamOutputResponse) else None
 
     async def _open(self) -> _Call:
+        keep_freed_memory()
         self._loop = asyncio.get_running_loop()
         stub = await self._connection.stub()
         selection = self._selection

@@ -18,6 +18,7 @@ import uvloop
 from jobworker.auth.inspection import inspect_certificate
 from jobworker.config import ServerSettings
 from jobworker.core.errors import JobworkerError
+from jobworker.linux.memory import keep_freed_memory
 from jobworker.server.audit import AuditLog
 from jobworker.server.certificates import CertificateFiles, Certificates, read_certificates
 from jobworker.server.errors import StartError
@@ -42,6 +43,7 @@ def serve(settings: ServerSettings) -> None:
     # gRPC reads its environment when it is loaded: so nothing loads it before this.
     os.environ["GRPC_SSL_CIPHER_SUITES"] = certificates.key_type.unusable_tls12_suite
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # no process is forked from this one
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, files, certificates))
 
