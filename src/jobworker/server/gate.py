@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -100,7 +100,7 @@ class Gate(grpc.aio.ServerInterceptor):
             return await self._pass(rpc, context, partial(_work, handler, raw, context))
 
         kind = _HANDLER_KINDS[handler.request_streaming, handler.response_streaming]
-        return kind(behave, None, handler.response_serializer)  # None: the request is decoded behind the gate
+        return kind(behave, None, partial(_encoded, handler))  # None: the request is decoded behind the gate
 
     async def idle(self) -> None:
         """Wait until no call is at work any more, and all are audited."""
@@ -109,18 +109,25 @@ class Gate(grpc.aio.ServerInterceptor):
         await self._audit.caught_up()
 
     async def _pass(self, rpc: str, context: Context, work: Work, *, offered: bool = True) -> Any:  # noqa: ANN401 -- a response, if the RPC has just one
-        async with self._recorded(rpc, context) as record:
-            try:
-                return await self._answer(record, context, work, offered=offered)
-            except asyncio.CancelledError:  # the caller has left
-                record.code = "CANCELLED"
-                raise
-            except grpc.aio.AbortError:
-                record.code = context.code().name
-                raise
-            except grpc.aio.InternalError:  # of an answer that gRPC does not take: it has ended the call by itself
-                record.code = "CANCELLED"
-                raise asyncio.CancelledError from None  # gRPC would log its own error with a stack trace
+        """Have a call be known while it is at work, and audited when it is over; none begins that cannot be noted."""
+        task = _current_task()
+        record = _Record(rpc=rpc)
+        await self._audit.caught_up()
+        self._tasks.add(task)
+        try:
+            return await self._answer(record, context, work, offered=offered)
+        except asyncio.CancelledError:  # the caller has left
+            record.code = "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            record.code = context.code().name
+            raise
+        except grpc.aio.InternalError:  # of an answer that gRPC does not take: it has ended the call by itself
+            record.code = "CANCELLED"
+            raise asyncio.CancelledError from None  # gRPC would log its own error with a stack trace
+        finally:
+            self._tasks.discard(task)
+            await self._audit.write(record.for_audit(context.peer()))
 
     async def _answer(self, record: _Record, context: Context, work: Work, *, offered: bool) -> Any:  # noqa: ANN401 -- as above
         try:
@@ -140,31 +147,22 @@ class Gate(grpc.aio.ServerInterceptor):
         access = self._authorize(record.rpc, principal)
         record.call = Call(principal=principal, permission=access.permission)
         current_call.set(record.call)
-        with self._held.hold(principal.name, access.hold) if access.hold else nullcontext():
-            if access.hold:  # the caller learns that it was let in, however long there is nothing to say
-                # Not within the watch: gRPC takes no other answer to a call whose metadata it was kept from sending.
-                await context.send_initial_metadata(())
-            try:
-                async with self._held.watch() if access.hold is Hold.WATCH else nullcontext():
-                    return await work()
-            except asyncio.CancelledError:
-                if _current_task().cancelling():
-                    raise
-                # Nobody has cancelled this call, but what it waits for was given up: its caller must hear of it.
-                raise ServerUnavailableError("the server gave the call up; try again") from None
-
-    @asynccontextmanager
-    async def _recorded(self, rpc: str, context: Context) -> AsyncGenerator[_Record]:
-        """Have a call be known while it is at work, and audited when it is over; none begins that cannot be noted."""
-        task = _current_task()
-        record = _Record(rpc=rpc)
-        await self._audit.caught_up()
-        self._tasks.add(task)
         try:
-            yield record
-        finally:
-            self._tasks.discard(task)
-            await self._audit.write(record.for_audit(context.peer()))
+            if access.hold is None:
+                return await work()
+            with self._held.hold(principal.name, access.hold):
+                # The caller learns that it was let in, however long there is nothing to say. Not within the watch: gRPC
+                # takes no other answer to a call whose metadata it was kept from sending.
+                await context.send_initial_metadata(())
+                if access.hold is not Hold.WATCH:
+                    return await work()
+                async with self._held.watch():
+                    return await work()
+        except asyncio.CancelledError:
+            if _current_task().cancelling():
+                raise
+            # Nobody has cancelled this call, but what it waits for was given up: its caller must hear of it.
+            raise ServerUnavailableError("the server gave the call up; try again") from None
 
     def _authorize(self, rpc: str, principal: Principal) -> Access:
         access = self._access.get(rpc)
@@ -204,6 +202,11 @@ def _decoded(handler: Handler, raw: bytes) -> Any:  # noqa: ANN401 -- a request 
         raise InvalidArgumentError(
             "request", "is not a message of this call; was it made for another service?"
         ) from None
+
+
+def _encoded(handler: Handler, response: Any) -> bytes:  # noqa: ANN401 -- a response of the RPC, or one that is encoded
+    assert handler.response_serializer is not None, "generated servicers always have one"  # noqa: S101 -- for the type
+    return response if isinstance(response, bytes) else handler.response_serializer(response)
 
 
 async def _decoded_stream(handler: Handler, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
