@@ -107,12 +107,14 @@ class Connection:
         while True:
             call = rpc(await self.stub())(request, timeout=None if deadline is None else deadline.total_seconds())
             try:
-                await self.accepted(call, backoff)
-                return await call
+                response = await call
             except grpc.aio.AioRpcError as status:
                 if not repeat or not is_outage(status):
                     raise await self.error(status) from None
                 await self.pause(backoff, status)
+            else:
+                self.contact(backoff)
+                return response
 
     async def pause(self, backoff: Backoff, status: grpc.aio.AioRpcError | None) -> None:
         """Wait before the next attempt. Raises `ServerUnavailableError` when the budget is spent.
@@ -134,7 +136,7 @@ class Connection:
         raise ServerUnavailableError(f"no contact for {_seconds(backoff.budget)}: {error}")
 
     async def accepted(self, call: grpc.aio.Call, backoff: Backoff) -> None:
-        """Wait until the server has let a call in or ended it; a long silence after that is no part of an outage."""
+        """Wait until the server has let a stream in or ended it; a long silence after that is no part of an outage."""
         try:
             await call.initial_metadata()
         except asyncio.CancelledError:

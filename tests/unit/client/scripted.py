@@ -145,7 +145,13 @@ async def scripted_server(*steps: Step) -> AsyncGenerator[Script]:
         await server.stop(None)
 
 
-def client_of(script: Script, *, reconnect: timedelta = timedelta(seconds=30)) -> AsyncClient:
+def client_of(
+    script: Script,
+    *,
+    reconnect: timedelta = timedelta(seconds=30),
+    on_outage: Callable[[], None] | None = None,
+    on_recovery: Callable[[], None] | None = None,
+) -> AsyncClient:
     """A client of a scripted server."""
     return AsyncClient(
         script.address,
@@ -153,4 +159,6 @@ def client_of(script: Script, *, reconnect: timedelta = timedelta(seconds=30)) -
         cert=ALICE.certificate,
         key=ALICE.key,
         timeouts=Timeouts(reconnect=reconnect),
+        on_outage=on_outage,
+        on_recovery=on_recovery,
     )

@@ -145,6 +145,21 @@ async def test_a_wait_survives() -> None:
         assert await client.wait(ENDED.id) == ENDED
 
 
+async def test_an_answer_after_an_outage_is_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was told that the server is away is told that it is back, when it has answered."""
+    monkeypatch.setattr("jobworker.client.backoff.LONG", timedelta(0))
+    told: list[str] = []
+    lost = fail(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    async with (
+        scripted_server(lost, lost, answer(), answer()) as script,
+        client_of(script, on_outage=lambda: told.append("away"), on_recovery=lambda: told.append("back")) as client,
+    ):
+        await client.wait(RUNNING.id)
+        assert told == ["away", "back"]
+        await client.wait(RUNNING.id)
+    assert told == ["away", "back"]
+
+
 async def test_a_repeated_remove_may_find_nothing() -> None:
     """A job that is gone after a lost reply was removed by the attempt before; else it is an error."""
     gone = refuse(JobNotFoundError(ENDED.id))
