@@ -11,6 +11,7 @@ _WIRE_STREAMS = {stream: pb.StreamOutputResponse.Stream.Value(stream.value) for 
 _STREAMS = {value: stream for stream, value in _WIRE_STREAMS.items()}
 _WIRE_REASONS = {reason: pb.OutputGap.Reason.Value(reason.value) for reason in GapReason}
 _REASONS = {value: reason for reason, value in _WIRE_REASONS.items()}
+_DATA_TAG = bytes([pb.StreamOutputResponse.DATA_FIELD_NUMBER << 3 | 2])  # 2: a length and so many bytes follow
 
 
 def selection_message(job_id: str, selection: Selection, *, follow: bool) -> pb.StreamOutputRequest:
@@ -39,13 +40,15 @@ def selection_from(message: pb.StreamOutputRequest) -> Selection:
     )
 
 
-def piece_message(piece: Chunk | Gap) -> pb.StreamOutputResponse:
-    """A piece of output for the wire."""
+def serialized_piece(piece: Chunk | Gap) -> bytes:
+    """A piece of output as a serialised `StreamOutputResponse`."""
     if isinstance(piece, Gap):
         gap = pb.OutputGap(length=piece.length, reason=_WIRE_REASONS[piece.reason])
-        return pb.StreamOutputResponse(offset=piece.offset, gap=gap)
+        return pb.StreamOutputResponse(offset=piece.offset, gap=gap).SerializeToString()
     time = None if piece.time is None else time_message(piece.time)
-    return pb.StreamOutputResponse(offset=piece.offset, data=piece.data, stream=_WIRE_STREAMS[piece.stream], time=time)
+    rest = pb.StreamOutputResponse(offset=piece.offset, stream=_WIRE_STREAMS[piece.stream], time=time)
+    # By hand, since a message would copy the data when it is made and twice when it is serialised.
+    return b"".join((rest.SerializeToString(), _DATA_TAG, _varint(len(piece.data)), piece.data))
 
 
 def piece_from(message: pb.StreamOutputResponse, offset: int) -> Chunk | Gap | None:
@@ -71,3 +74,9 @@ def _stream_from(value: pb.StreamOutputResponse.Stream.ValueType, field: str) ->
     if value not in _STREAMS:
         raise InvalidArgumentError(field, f"has the value {value}, which this version of jobworker does not know")
     return _STREAMS[value]
+
+
+def _varint(number: int) -> bytes:
+    """A number as Protocol Buffers write it: seven bits a byte, the lowest first, each but the last one with a 1."""
+    more, low = divmod(number, 0x80)
+    return bytes([low | 0x80]) + _varint(more) if more else bytes([low])

@@ -6,11 +6,12 @@ import signal as signals
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
 from jobworker.api import convert
-from jobworker.api.convert_output import piece_message, selection_from
+from jobworker.api.convert_output import selection_from, serialized_piece
 from jobworker.api.limit_names import wire_limit
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.api.v1.jobs_pb2_grpc import JobServiceServicer
@@ -107,14 +108,14 @@ class JobService(JobServiceServicer):
 
     async def StreamOutput(
         self, request: pb.StreamOutputRequest, context: Context
-    ) -> AsyncIterator[pb.StreamOutputResponse]:
+    ) -> AsyncIterator[Any]:  # a message or, already serialised, one of the many with data
         await reach(self._worker, request.job_id)
         convert.refuse_unknown_fields(request)
         selection = selection_from(request)
         end = selection.offset
         async with aclosing(self._worker.stream(request.job_id, selection, follow=request.follow)) as pieces:
             async for piece in pieces:
-                yield piece_message(piece)
+                yield serialized_piece(piece)
                 end = piece.end
         job = await self._worker.get(request.job_id)
         yield pb.StreamOutputResponse(offset=end, job=convert.job_message(job))

@@ -138,16 +138,28 @@ def test_a_selection_survives_the_wire(selection: Selection, *, follow: bool) ->
 )
 def test_a_piece_of_output_survives_the_wire(piece: Chunk | Gap) -> None:
     """Bytes with where and when they came from, and gaps with their reason."""
-    message = pb.StreamOutputResponse.FromString(convert_output.piece_message(piece).SerializeToString())
+    message = pb.StreamOutputResponse.FromString(convert_output.serialized_piece(piece))
     assert convert_output.piece_from(message, piece.offset) == piece
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16383, 16384, 1024 * 1024])
+def test_a_chunk_is_serialised_as_its_message_would_be(size: int) -> None:
+    """It is what everybody's generated code reads, whatever its length."""
+    chunk = Chunk(offset=2**40, data=b"x" * size, stream=Stream.STDERR, time=NOON)
+    assert pb.StreamOutputResponse.FromString(convert_output.serialized_piece(chunk)) == pb.StreamOutputResponse(
+        offset=chunk.offset,
+        data=chunk.data,
+        stream=pb.StreamOutputResponse.STDERR,
+        time=Timestamp(seconds=int(NOON.timestamp()), nanos=123456000),
+    )
 
 
 def test_what_is_known_of_a_piece_is_left_out() -> None:
     """Only what is past the offset counts, and nothing may be left."""
-    chunk = convert_output.piece_message(Chunk(offset=7, data=b"abc"))
+    chunk = pb.StreamOutputResponse(offset=7, data=b"abc", stream=pb.StreamOutputResponse.COMBINED)
     assert convert_output.piece_from(chunk, 9) == Chunk(offset=9, data=b"c")
     assert convert_output.piece_from(chunk, 10) is None
-    gap = convert_output.piece_message(Gap(offset=7, length=3, reason=GapReason.TRIMMED))
+    gap = pb.StreamOutputResponse(offset=7, gap=pb.OutputGap(length=3, reason=pb.OutputGap.TRIMMED))
     assert convert_output.piece_from(gap, 9) == Gap(offset=9, length=1, reason=GapReason.TRIMMED)
     assert convert_output.piece_from(gap, 12) is None
 
