@@ -29,6 +29,7 @@ from tests.support.workers import Gate
 pytestmark = pytest.mark.system
 
 STARTS = 20
+STATUSES = 100
 MIB = 64  # of output
 MIB_BYTES = 1024 * 1024
 
@@ -59,6 +60,14 @@ A_START_SERVED = {
     "files looked at": (9, FILES_LOOKED_AT),
     "written": (52, WRITTEN),
     "read": (17, READ),
+}
+# The server's for telling of one job that runs. A thread that is asked writes once and reads once more.
+A_STATUS = {
+    "files looked at": (1.2, FILES_LOOKED_AT),
+    "descriptors made": (1.2, DESCRIPTORS),
+    "written": (7.4, WRITTEN),
+    "read": (3.4, READ),
+    "messages": (3.5, "sendmsg recvmsg"),
 }
 # The server's for one MiB of output that is there and followed by one.
 A_MIB_FOLLOWED = {
@@ -96,6 +105,19 @@ async def test_calls_of_a_start(machine: Machine) -> None:
     within(A_START, calls, STARTS)
     assert sum(calls[name] for name in SYNCS.split()) == STARTS, "the end of a job is synced before it is told"
     within(A_START_SERVED, served, STARTS)
+
+
+async def test_calls_of_a_status(machine: Machine) -> None:
+    """To tell of a running job, the server asks no thread of its own, and looks at one file: the job's output."""
+    with machine.server() as server:
+        async with machine.client() as client:
+            job = await client.start(["sleep", "600"])
+            await client.get(job.id)
+            with counted([server.process.pid], machine.directory) as calls:
+                for _ in range(STATUSES):
+                    await client.get(job.id)
+            await client.stop(job.id, grace=0)
+    within(A_STATUS, calls, STATUSES)
 
 
 async def test_calls_and_copies_of_kept_output(machine: Machine) -> None:
