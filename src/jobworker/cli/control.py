@@ -61,7 +61,14 @@ def signal(job_id: str, number: int) -> None:
 
     To the process group of its first process, as a terminal would.
     """
-    ask_about(job_id, lambda client, found: client.signal(found, number))
+
+    async def signal_it(client: AsyncClient, found: str) -> None:
+        from jobworker.core.job import signal_name
+
+        await client.signal(found, number)
+        text.say(f"{signal_name(number)} was sent to job {found}")
+
+    ask_about(job_id, signal_it)
 
 
 @click.command(epilog=examples("jobworker pause ID", "jobworker pause ID1 ID2"))
@@ -104,6 +111,7 @@ def remove(job_ids: Sequence[str]) -> None:
 
     async def remove_it(client: AsyncClient, job_id: str) -> None:
         await client.remove(job_id)
+        text.say(f"job {job_id} is removed")
 
     _for_each(job_ids, remove_it)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,10 @@ def _verdict(findings: Iterable[Finding]) -> str:
 def _print(findings: list[Finding]) -> None:
     widths = (max(len(finding.name) for finding in findings), _STATUS_COLUMNS)
     rows: list[tuple[str, str, str]] = []
-    for finding in findings:
+    for finding, following in zip_longest(findings, findings[1:]):
         status = text.coloured(finding.status, _COLOURS[finding.status])
         rows.append((finding.name, status, text.printable(finding.detail)))
-        if finding.remedy is not None:
+        if finding.remedy is not None and (following is None or following.remedy != finding.remedy):
             rows.append(("", "", f"-> {text.printable(finding.remedy)}"))
     for line in text.table(rows, widths):
         click.echo(line)

@@ -76,17 +76,20 @@ class CommandNotStartedError(JobworkerError):
                 what = f"execute {subject!r}, which the #! line of the program names"
             case _:
                 what = f"start {subject!r}"
-        super().__init__(f"cannot {what}: {self._explain(errno, stage)}")
+        super().__init__(f"cannot {what}: {self._explain(errno, stage, subject)}")
         self.errno = errno
         self.stage = stage
         self.subject = subject
 
     @staticmethod
-    def _explain(errno: int, stage: str) -> str:
+    def _explain(errno: int, stage: str, subject: str) -> str:
         if stage == "exec":
             match errno:
                 case errno_names.ENOENT:
-                    return "command not found (on the server; PATH is the job's, no shell is involved)"
+                    if "/" not in subject:
+                        return "command not found (on the server; PATH is the job's, no shell is involved)"
+                    start = "" if subject.startswith("/") else ", where a job's working directory is / by default"
+                    return f"command not found (on the server{start})"
                 case errno_names.EACCES:
                     return "permission denied (is it executable for the user that jobs run as?)"
                 case errno_names.ENOEXEC:

@@ -101,7 +101,9 @@ def test_a_wrong_spec_names_its_field(alice: JobServiceStub, spec: pb.JobSpec, f
 @pytest.mark.parametrize(
     "spec, reason",
     [
-        (pb.JobSpec(argv=["no-such-program"]), "command not found"),
+        (pb.JobSpec(argv=["no-such-program"]), "command not found (on the server; PATH is the job's"),
+        (pb.JobSpec(argv=["./no-such"]), "command not found (on the server, where a job's working directory is /"),
+        (pb.JobSpec(argv=["/no/such"]), "command not found (on the server)"),
         (pb.JobSpec(argv=["/etc/passwd"]), "permission denied"),
         (pb.JobSpec(argv=["true"], cwd="/no/such/folder"), "cannot enter the working directory"),
     ],

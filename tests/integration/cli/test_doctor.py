@@ -221,6 +221,16 @@ def test_all_is_not_well_where_no_limit_can_be_enforced(settings: Settings) -> N
     assert (finding["detail"] or "").startswith("refused when a job asks for them: cpus, ")
 
 
+def test_people_read_a_remedy_once(settings: Settings) -> None:
+    """It stands below the last of those in a row that it is for; programs find it with each."""
+    findings = json.loads(doctor(settings, code=None).stdout)
+    remedies = [finding["remedy"] for finding in findings]
+    told = [remedy for remedy, following in zip(remedies, [*remedies[1:], None], strict=True) if remedy != following]
+    shown = jobworker("doctor", *words_of(settings), code=None).text.splitlines()
+    arrows = [line.partition("-> ")[2] for line in shown if line.lstrip().startswith("-> ")]
+    assert arrows == [remedy for remedy in told if remedy is not None]
+
+
 def test_an_address_of_another_machine(settings: Settings) -> None:
     """There is no process to end: the doctor and the server say that the address is not there."""
     settings["listen"] = "192.0.2.1:0"

@@ -196,14 +196,18 @@ def test_colour(alice: Program, no_color: str, *, coloured: bool) -> None:
 
 
 def test_signal_and_remove(alice: Program) -> None:
-    """`signal` sends a signal by name or number; `remove` forgets an ended job, and refuses one that runs."""
+    """`signal` sends a signal by name or number; `remove` forgets an ended job, and refuses one that runs.
+
+    Both say on stderr what they have done, as others do.
+    """
     job_id = alice.start("sleep", "60")
     assert "still running" in alice("remove", job_id, code=1).complaint
-    alice("signal", job_id, "hup")
+    done = alice("signal", job_id, "hup")
+    assert done == Finished(code=0, stdout=b"", stderr=f"jobworker: SIGHUP was sent to job {job_id}\n")
     alice("wait", job_id, code=129)
     assert "already finished" in alice("signal", job_id, "9", code=1).complaint
     assert "already finished" in alice("stop", job_id, code=1).complaint
-    assert alice("remove", job_id) == Finished(code=0, stdout=b"", stderr="")
+    assert alice("remove", job_id) == Finished(code=0, stdout=b"", stderr=f"jobworker: job {job_id} is removed\n")
     assert alice("status", job_id, code=1).complaint == f"no job '{job_id}'"
     assert "no signal" in alice("signal", job_id, "NOSUCH", code=2).complaint
 
@@ -214,7 +218,8 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(alice: Program) -> 
     alice("wait", ended)
     missing = [str(uuid.uuid4()), str(uuid.uuid4())]
     done = alice("remove", missing[0], ended, missing[1], code=1)
-    assert done.stderr.splitlines() == [f"jobworker: no job '{job_id}'" for job_id in missing]
+    refusals = [f"jobworker: no job '{job_id}'" for job_id in missing]
+    assert done.stderr.splitlines() == [f"jobworker: job {ended} is removed", *refusals]
     alice("status", ended, code=1)
 
 
