@@ -79,6 +79,7 @@ class Gate(grpc.aio.ServerInterceptor):
         self._access = access
         self._held = held
         self._audit = audit
+        self._handlers: dict[str, Handler] = {}  # by the full name of the RPC
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(
@@ -87,26 +88,32 @@ class Gate(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """The handler of an RPC, behind the gate."""
-        handler = await continuation(handler_call_details)
         rpc = handler_call_details.method
-        if handler is None:
-
-            async def refuse(_requests: object, context: Context) -> None:
-                await self._pass(rpc, context, partial(_abort_unimplemented, context), offered=False)
-
-            return grpc.stream_stream_rpc_method_handler(refuse)
-
-        async def behave(raw: Any, context: Context) -> Any:  # noqa: ANN401 -- bytes or an iterator of them, one message or none
-            return await self._pass(rpc, context, partial(_work, handler, raw, context))
-
-        kind = _HANDLER_KINDS[handler.request_streaming, handler.response_streaming]
-        return kind(behave, None, partial(_encoded, handler))  # None: the request is decoded behind the gate
+        if (gated := self._handlers.get(rpc)) is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # which is not kept, since callers choose the names of such calls
+                return self._refusing(rpc)
+            gated = self._handlers[rpc] = self._gated(rpc, handler)
+        return gated
 
     async def idle(self) -> None:
         """Wait until no call is at work any more, and all are audited."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._audit.caught_up()
+
+    def _refusing(self, rpc: str) -> Handler:
+        async def refuse(_requests: object, context: Context) -> None:
+            await self._pass(rpc, context, partial(_abort_unimplemented, context), offered=False)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _gated(self, rpc: str, handler: Handler) -> Handler:
+        async def behave(raw: Any, context: Context) -> Any:  # noqa: ANN401 -- bytes or an iterator of them, one message or none
+            return await self._pass(rpc, context, partial(_work, handler, raw, context))
+
+        kind = _HANDLER_KINDS[handler.request_streaming, handler.response_streaming]
+        return kind(behave, None, partial(_encoded, handler))  # None: the request is decoded behind the gate
 
     async def _pass(self, rpc: str, context: Context, work: Work, *, offered: bool = True) -> Any:  # noqa: ANN401 -- a response, if the RPC has just one
         """Have a call be known while it is at work, and audited when it is over; none begins that cannot be noted."""
