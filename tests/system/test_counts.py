@@ -72,9 +72,9 @@ A_STATUS = {
 # The server's for one MiB of output that is there and followed by one.
 A_MIB_FOLLOWED = {
     "read": (4, READ),
-    "sent": (5, "sendmsg sendto"),
+    "sent": (4, "sendmsg sendto"),
     "files looked at": (2, FILES_LOOKED_AT),
-    "memory": (6, MEMORY),
+    "memory": (2, MEMORY),
     "waits": (12, "epoll_wait epoll_pwait poll"),
 }
 # The supervisor's for one MiB. It moves 256 KiB and more at a time: it is the one that strace slows down, so that its
