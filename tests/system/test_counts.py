@@ -46,11 +46,11 @@ A_START = {
     "processes made, programs executed": (2, "clone clone3 fork vfork execve"),
     "syncs": (1, SYNCS),
     "names made, moved and removed": (5, NAMES),
-    "descriptors made": (33, DESCRIPTORS),
-    "files looked at": (10, FILES_LOOKED_AT),
+    "descriptors made": (27, DESCRIPTORS),
+    "files looked at": (8, FILES_LOOKED_AT),
     "written": (7, WRITTEN),
-    "read": (20, READ),
-    "memory": (15, MEMORY),
+    "read": (19, READ),
+    "memory": (14, MEMORY),
 }
 # ... and those of the server, whose threads wake each other and whose database now and then moves its log.
 A_START_SERVED = {

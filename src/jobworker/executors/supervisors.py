@@ -26,6 +26,7 @@ MAX_FREE = 16  # that are kept for jobs to come; each is a process of a megabyte
 
 SUPERVISE: Message = {"op": "supervise"}
 BURY: Message = {"op": "bury"}
+FREE = protocol.encode(protocol.FREE)
 
 
 class Supervisors:
@@ -100,8 +101,7 @@ class Supervisors:
             packet = connection.recv(protocol.MAX_MESSAGE_BYTES)
         except OSError:
             packet = b""
-        free = packet and protocol.decode(packet) == protocol.FREE
-        if free and connection in self._leaving and len(self._free) < MAX_FREE:
+        if packet == FREE and connection in self._leaving and len(self._free) < MAX_FREE:
             self._leaving.remove(connection)
             self._free.append(connection)
         else:

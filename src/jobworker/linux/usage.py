@@ -11,10 +11,10 @@ _DEVICES = "/sys/dev/block"
 _MICROSECONDS = 1_000_000  # in a second
 
 
-def read(path: str | os.PathLike[str], wall_seconds: float) -> Usage:
+def read(path: str | os.PathLike[str], wall_seconds: float, *, ended: bool = False) -> Usage:
     """What a group has used up to now; `None` for what its kernel or its controllers do not tell.
 
-    A group that is gone tells nothing but the time.
+    A group that is gone tells nothing but the time, and of one whose processes have `ended` nothing is of the moment.
     """
     group = os.fspath(path)
     cpu = _pairs(group, "cpu.stat")
@@ -26,14 +26,14 @@ def read(path: str | os.PathLike[str], wall_seconds: float) -> Usage:
         system_seconds=_seconds(cpu.get("system_usec")),
         throttled_seconds=_seconds(cpu.get("throttled_usec")),
         throttled_periods=cpu.get("nr_throttled"),
-        memory_bytes=_number(group, "memory.current"),
+        memory_bytes=None if ended else _number(group, "memory.current"),
         memory_peak_bytes=_number(group, "memory.peak"),
         oom_kills=_pairs(group, "memory.events").get("oom_kill"),
         io_read_bytes=io.get("rbytes"),
         io_write_bytes=io.get("wbytes"),
         io_read_operations=io.get("rios"),
         io_write_operations=io.get("wios"),
-        pids=_number(group, "pids.current"),
+        pids=None if ended else _number(group, "pids.current"),
         pids_peak=_number(group, "pids.peak"),
         cpu_pressure_seconds=_pressure(group, "cpu"),
         memory_pressure_seconds=_pressure(group, "memory"),

@@ -51,6 +51,7 @@ class JobDir:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._held = -1  # the descriptor of the records by which the lock is held, if it is by this object
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> JobDir:
@@ -97,33 +98,33 @@ class JobDir:
 
     def append(self, line: bytes, *, sync: bool) -> None:
         """The same with a record as it stands in the file."""
-        rest = memoryview(line)
-        fd = self._open_records(os.O_APPEND)
+        fd = self._held if self._held >= 0 else self._open_records()
+        written = 0
         try:
-            size = os.fstat(fd).st_size
-            try:
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-            except OSError:
-                os.ftruncate(fd, size)
-                raise
+            while written < len(line):
+                written += os.write(fd, line[written:])
             if sync:
                 os.fsync(fd)
-            if sync and not size:
-                os.fsync(self.fd)
+                if os.fstat(fd).st_size == written:
+                    os.fsync(self.fd)
+        except OSError:
+            os.ftruncate(fd, os.fstat(fd).st_size - written)
+            raise
         finally:
-            os.close(fd)
+            if fd != self._held:
+                os.close(fd)
 
     def reserve(self) -> None:
         """Have room for one more record, which is to be written when the disk may be full. Raises `OSError`."""
-        fd = self._open_records()
+        fd = self._held if self._held >= 0 else self._open_records()
         try:
             syscalls.reserve(fd, os.fstat(fd).st_size, _RESERVED_BYTES)
         finally:
-            os.close(fd)
+            if fd != self._held:
+                os.close(fd)
 
-    def _open_records(self, flags: int = 0) -> int:
-        return os.open(RECORDS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600, dir_fd=self.fd)
+    def _open_records(self) -> int:
+        return os.open(RECORDS, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
 
     # Output
 
@@ -163,6 +164,10 @@ class JobDir:
             return None
         _cut_back(fd)
         return fd
+
+    def hold(self) -> None:
+        """Take the lock of a new directory for as long as this process has it open, and write records the faster."""
+        self._held = self.lock() or -1
 
     # Control socket
 

@@ -76,12 +76,10 @@ class Launch:
         except OSError as error:
             raise LaunchError(error.errno or errno.EIO, self._stage, self._subject) from None
         try:
-            steps = self._steps(outputs, write_end)
+            supervisor = os.getpid()
             pid, born_inside = _fork(self._cgroup)
             if pid == 0:
-                if not born_inside and self._cgroup is not None:
-                    steps.insert(0, ("cgroup", "", self._cgroup.add, (0,)))
-                self._become_job(steps, write_end)
+                self._become_job(outputs, write_end, supervisor, move=not born_inside)
             os.close(write_end)
             write_end = -1
             report = _read_report(read_end, pid)
@@ -111,11 +109,13 @@ class Launch:
         started = {"time": self._started, "process": identity}
         self._directory.write(jobdir.STARTED, started, sync=self._launch["sync"])
 
-    def _steps(self, outputs: tuple[int, int], report: int) -> list[Step]:
-        """What the child does before it executes the program."""
+    def _steps(self, outputs: tuple[int, int], report: int, supervisor: int, *, move: bool) -> list[Step]:
+        """What the child does before it executes the program; made by itself, for what it touches goes with it."""
         steps: list[Step] = [("prepare", "", os.setsid, ())]
         if self._cgroup is None:
             steps.append(("prepare", "", self._record_child, ()))
+        elif move:
+            steps.append(("cgroup", "", self._cgroup.add, (0,)))
         steps += [("prepare", "", os.dup2, (output, target)) for target, output in enumerate(outputs, start=1)]
         steps += [("prepare", "", os.umask, (_UMASK,)), ("prepare", "", _take_usual_oom_score, ())]
         if os.geteuid() == 0:
@@ -127,7 +127,7 @@ class Launch:
             ]
         steps += [
             ("setuid", "", syscalls.set_parent_death_signal, (signal.SIGKILL,)),  # credentials do not change any more
-            ("setuid", "", _live_below, (os.getpid(),)),
+            ("setuid", "", _live_below, (supervisor,)),
             ("chdir", self._cwd, os.chdir, (self._cwd,)),
             ("exec", self._argv[0], syscalls.unblock_signals, ()),
             ("exec", self._argv[0], os.write, (report, _READY)),
@@ -139,10 +139,10 @@ class Launch:
 
     # The child's part, of which nothing returns: it becomes the program, or reports what has failed and exits
 
-    def _become_job(self, steps: list[Step], report: int) -> NoReturn:
+    def _become_job(self, outputs: tuple[int, int], report: int, supervisor: int, *, move: bool) -> NoReturn:
         stage, subject = "prepare", ""
         try:
-            for stage, subject, call, arguments in steps:  # noqa: B007 - for what has failed
+            for stage, subject, call, arguments in self._steps(outputs, report, supervisor, move=move):  # noqa: B007 - for what has failed
                 call(*arguments)
             error = self._execute()
             if not isinstance(error, PermissionError) and (interpreter := _interpreter_of(error.filename)):

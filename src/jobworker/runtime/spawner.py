@@ -44,6 +44,7 @@ def main(state: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))
     os.umask(0o077)
     sandbox.default_signals()
+    sandbox.forbid_gains()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})  # here, so that no supervisor has to
     requests = socket.socket(fileno=REQUESTS)
     children.heed()

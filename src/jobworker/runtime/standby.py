@@ -60,7 +60,7 @@ class Standby:
     def _make_directory(self) -> None:
         try:
             self.directory = JobDir.create(f"{self._state}/{jobdir.STANDBY}/{self._job_id}")
-            self.directory.lock()  # until this process ends, or closes all that it has open for the job
+            self.directory.hold()  # until this process ends, or closes all that it has open for the job
             self.listener = self.directory.listen()
         except OSError as error:
             raise LaunchError(error.errno or errno.EIO, "supervise") from None

@@ -14,7 +14,6 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from jobworker.core.job import DEFAULT_GRACE, JobEnd, StopRequest
@@ -48,7 +47,6 @@ ENDED: Message = {"ok": False}
 def prepare() -> None:
     """What every supervisor does to itself, whatever its job will be."""
     syscalls.set_child_subreaper()
-    sandbox.forbid_gains()
     with suppress(OSError):  # needs a right that only root has
         sandbox.set_oom_score(OOM_SCORE)
 
@@ -140,12 +138,12 @@ class Supervisor:
         outputs = pipes[0].write_end, pipes[-1].write_end
         self._leader, started = Launch(self._directory, spec, cgroup).execute(outputs)
         self._started_at = time.monotonic()
+        self._control.tell("started", time=started)
         for pipe in pipes:
             pipe.close_write_end()
             self._pipes[pipe.read_end] = pipe
             self._poller.register(pipe.read_end, select.POLLIN)
         self._start_clock()
-        self._control.tell("started", time=started)
         with suppress(OSError):  # full already: then the end has to wait for room
             self._directory.reserve()
 
@@ -188,9 +186,12 @@ class Supervisor:
 
     def _wait(self) -> None:
         """Wait for the next event or deadline, and serve it."""
-        for fd, _ in self._poller.poll(self._timeout()):
+        for fd, events in self._poller.poll(self._timeout()):
             if (pipe := self._pipes.get(fd)) is not None:
-                self._pump.pump(pipe)
+                if events == select.POLLHUP:  # and nothing to read
+                    pipe.ended = True
+                else:
+                    self._pump.pump(pipe)
                 if pipe.ended:
                     self._poller.unregister(fd)
                     del self._pipes[fd]
@@ -357,13 +358,14 @@ class Supervisor:
         self._control.tell("ended", **record)
         if self._tree.cgroup is None:  # what the next job will have used could not be told from what this one has
             return False
+        children.take_event(self._wakeup)  # else the next job would be woken by it
         return self._tree.cgroup.remove_patiently() and self._reap() and self._control.close()
 
     def _usage(self) -> Usage:
         """What the job has used; without a cgroup, what those of its processes have that were waited for."""
         wall_seconds = time.monotonic() - self._started_at
         if self._tree.cgroup is not None:
-            return replace(usage.read(self._tree.cgroup.path, wall_seconds), memory_bytes=None, pids=None)
+            return usage.read(self._tree.cgroup.path, wall_seconds, ended=True)
         reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
         user, system = reaped.ru_utime, reaped.ru_stime
         return Usage(wall_seconds=wall_seconds, cpu_seconds=user + system, user_seconds=user, system_seconds=system)

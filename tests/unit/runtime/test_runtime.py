@@ -224,6 +224,18 @@ def test_a_daemon_that_has_gone_or_does_not_read_harms_nobody(talk: Talk) -> Non
     talk.serve()
 
 
+def test_records_are_written_by_who_holds_them_as_by_anybody(directory: JobDir) -> None:
+    """The lock is held meanwhile, room is reserved, and what others write is kept."""
+    directory.hold()
+    directory.write("spec", {"a": 1}, sync=True)
+    directory.reserve()
+    with JobDir.open(f"/proc/self/fd/{directory.fd}") as other:
+        assert other.lock() is None
+        other.write("started", {"b": 2}, sync=False)
+    directory.write("exit", {"c": 3}, sync=False)
+    assert directory.records() == {"spec": {"a": 1}, "started": {"b": 2}, "exit": {"c": 3}}
+
+
 def content(directory: JobDir) -> bytes:
     """The output of a job."""
     fd = os.open("output", os.O_RDONLY, dir_fd=directory.fd)
