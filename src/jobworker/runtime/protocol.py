@@ -38,6 +38,7 @@ supervisor → every daemon that is connected; the present state right after the
 
 from __future__ import annotations
 
+import errno
 import json
 import select
 import socket
@@ -50,6 +51,7 @@ FREE: Message = {"event": "free"}
 
 MAX_MESSAGE_BYTES = 16 * 1024  # far more than the longest message; the kernel cuts what is longer
 _MAX_DESCRIPTORS = 3  # that a message carries
+_CUT_OFF = int(socket.MSG_CTRUNC)  # an enumeration's operators are Python, which writes to memory
 _DESCRIPTOR = struct.Struct("i")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * _DESCRIPTOR.size)
 
@@ -79,12 +81,14 @@ def decode(packet: bytes) -> Message:
 def receive(connection: socket.socket) -> tuple[Message, list[int]] | None:
     """The next message, and the descriptors that it carries; `None` if the other end has gone.
 
-    Raises `ValueError` for what is no message, and `OSError`.
+    Raises `ValueError` for what is no message, and `OSError`, also if there is no room for its descriptors.
     """
     try:
-        packet, ancillary, _, _ = connection.recvmsg(MAX_MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, flags, _ = connection.recvmsg(MAX_MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
+    if flags & _CUT_OFF:
+        raise OSError(errno.EMFILE, "there is no room for the descriptors of a message")
     files = [file for _, _, data in ancillary for (file,) in _DESCRIPTOR.iter_unpack(data)]
     return (decode(packet), files) if packet else None
 

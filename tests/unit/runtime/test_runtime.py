@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 import stat
@@ -234,6 +235,22 @@ def test_records_are_written_by_who_holds_them_as_by_anybody(directory: JobDir) 
         other.write("started", {"b": 2}, sync=False)
     directory.write("exit", {"c": 3}, sync=False)
     assert directory.records() == {"spec": {"a": 1}, "started": {"b": 2}, "exit": {"c": 3}}
+
+
+def test_a_message_that_has_lost_its_descriptor_is_an_error() -> None:
+    """It is one whose receiver may open no more files."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        socket.send_fds(ours, [protocol.encode({"op": "supervise"})], [ours.fileno()])
+        free = os.dup(ours.fileno())
+        os.close(free)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            with pytest.raises(OSError, match="descriptors"):
+                protocol.receive(theirs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def content(directory: JobDir) -> bytes:
