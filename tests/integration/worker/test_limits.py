@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from jobworker.runtime.jobdir import JobDir
 from jobworker.worker import local_worker
 from tests.integration.worker.test_start import cgroup_of
 from tests.support.jobs import accepted_job
-from tests.support.workers import CGROUP_V2, Gate, said, shell
+from tests.support.workers import CGROUP_V2, Gate, said, shell, supervisor_of
 
 needs_cgroup = pytest.mark.skipif(not CGROUP_V2, reason="no cgroup v2 that this user may make groups in")
 
@@ -118,13 +119,13 @@ async def test_limits_that_cannot_be_kept_are_an_error(state_dir: Path) -> None:
     async with LocalExecutor.open(LocalSettings(directory=state_dir)) as executor:
         job = accepted_job(spec=JobSpec(argv=("sleep", "1000")))
         execution = await executor.start(job)
-        records = state_dir / "jobs" / job.id / jobdir.RECORDS
-        kept = records.rename(records.with_name("kept"))
-        records.mkdir()
-        with pytest.raises(StoreError, match="cannot be kept: Is a directory"):
+        size = (state_dir / "jobs" / job.id / jobdir.RECORDS).stat().st_size
+        supervisor = supervisor_of(job.id)
+        unlimited = resource.prlimit(supervisor, resource.RLIMIT_FSIZE)
+        resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (size, unlimited[1]))
+        with pytest.raises(StoreError, match="cannot be kept: File too large"):
             await execution.update(Limits(), before=Limits())
-        records.rmdir()
-        kept.rename(records)
+        resource.prlimit(supervisor, resource.RLIMIT_FSIZE, unlimited)
         assert await execution.update(Limits(), before=Limits())
         stop = StopRequest(requested_by="ada", request_time=datetime.now(UTC), grace=timedelta(0))
         await execution.request_stop(stop)
