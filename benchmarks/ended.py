@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.figures import Measured
 from benchmarks.server import Server
 from benchmarks.starts import CALLERS, client_of
+from jobworker.linux import process
 
-_WARM_UP = 25  # jobs of each caller, after which there is all that is made once, such as supervisors for jobs to come
+_WARM_UP = 25  # jobs of each caller, after which there is all that is made once
+_KEPT = {"jw-free", "jw-standby"}  # supervisors without a job, with a connection each
 _PATIENCE = 2.0  # seconds for the connections of the last supervisors to close; they take milliseconds
 
 
@@ -40,13 +43,22 @@ async def _more(server: Server, count: int) -> int:
 
 
 async def _descriptors(server: Server, expected: int) -> int:
-    """How many are open, once those of supervisors that have just gone are closed; the fewest in some time."""
-    fewest, deadline = _open(server), time.monotonic() + _PATIENCE
-    while fewest > expected and time.monotonic() < deadline:
+    """How many are open, once those of supervisors that have just gone are closed, which may take some time."""
+    deadline = time.monotonic() + _PATIENCE
+    count = _open(server)
+    while count > expected and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
-        fewest = min(fewest, _open(server))
-    return fewest
+        count = _open(server)
+    return count
 
 
 def _open(server: Server) -> int:
-    return sum(1 for _ in Path(f"/proc/{server.pid}/fd").iterdir())
+    """All but the connections of supervisors that are kept for jobs to come, which are now more and now fewer."""
+    kept = sum(_name(pid) in _KEPT for pid in process.descendants(server.pid))
+    return sum(1 for _ in Path(f"/proc/{server.pid}/fd").iterdir()) - kept
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):  # it has just gone
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    return ""
