@@ -90,9 +90,8 @@ class RunningJobs:
         await self._watch(live)
 
     async def _list_later(self, live: LiveJob) -> None:
-        while live.job.id in self._unlisted:
-            if await self._remember(live.job):
-                return
+        # Until the store has taken something, even where the job is listed meanwhile: else its refusal would stay.
+        while not await self._remember(live.job):  # noqa: ASYNC110 - a store tells nobody that it works again
             await asyncio.sleep(RETRY)
 
     async def _watch(self, live: LiveJob) -> None:
