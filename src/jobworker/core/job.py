@@ -16,6 +16,7 @@ from jobworker.core.usage import Usage
 
 DEFAULT_GRACE = timedelta(seconds=10)  # as long as Docker and Podman give
 MAX_GRACE = timedelta(days=1)
+_SIGNALS = frozenset(map(int, signals.valid_signals()))  # once: each time it makes a member of an enumeration of each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +87,7 @@ class Job:
 
 def check_signal(field: str, number: int) -> None:
     """Raise `InvalidArgumentError` unless `number` is a signal's."""
-    if type(number) not in (int, signals.Signals) or number not in signals.valid_signals():
+    if type(number) not in (int, signals.Signals) or number not in _SIGNALS:
         raise InvalidArgumentError(field, f"{number!r} is no signal; 1 to 31 and 34 to 64 are")
 
 
