@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -105,12 +106,15 @@ class Connection:
         """
         backoff = self.backoff()
         while True:
+            began = monotonic()
             call = rpc(await self.stub())(request, timeout=None if deadline is None else deadline.total_seconds())
             try:
                 response = await call
             except grpc.aio.AioRpcError as status:
                 if not repeat or not is_outage(status):
                     raise await self.error(status) from None
+                if monotonic() - began > self._longest_silence:  # it was with the server meanwhile: this outage is new
+                    backoff.contact()
                 await self.pause(backoff, status)
             else:
                 self.contact(backoff)
@@ -162,6 +166,11 @@ class Connection:
         if type(error) is ServerUnavailableError and _made_by_grpc(status):
             return await self._unavailable()
         return error
+
+    @property
+    def _longest_silence(self) -> float:
+        """Seconds that a call may last without any sign of the server."""
+        return (self.timeouts.connect + KEEPALIVE + KEEPALIVE_ANSWER).total_seconds()
 
     async def _wait_until_ready(self, channel: grpc.aio.Channel) -> None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -14,6 +15,7 @@ import pytest
 from jobworker.api.convert import job_message
 from jobworker.api.v1 import jobs_pb2 as pb
 from jobworker.client import JobFailedError
+from jobworker.client.backoff import Backoff
 from jobworker.core.errors import (
     InvalidArgumentError,
     JobEndedError,
@@ -34,6 +36,7 @@ from tests.support.jobs import NOON
 from tests.unit.client.scripted import (
     ENDED,
     RUNNING,
+    Context,
     Step,
     answer,
     client_of,
@@ -142,6 +145,28 @@ async def test_a_wait_survives() -> None:
     """A wait whose connection is lost waits on."""
     steps = fail(grpc.StatusCode.UNAVAILABLE), fail(grpc.StatusCode.CANCELLED), answer(job_message(ENDED))
     async with scripted_server(*steps) as script, client_of(script) as client:
+        assert await client.wait(ENDED.id) == ENDED
+
+
+async def test_a_long_wait_outlives_any_number_of_outages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that a server may stay away begins anew with each outage, however little a wait hears of it between."""
+    now = 0.0
+
+    def later(step: Step) -> Step:
+        async def play(context: Context) -> object:
+            nonlocal now
+            now += 3600
+            return await step(context)
+
+        return play
+
+    monkeypatch.setattr("jobworker.client.connection.monotonic", lambda: now)
+    monkeypatch.setattr("jobworker.client.connection.Backoff", partial(Backoff, clock=lambda: now))
+    lost = fail(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    async with (
+        scripted_server(lost, later(lost), later(lost), answer(job_message(ENDED))) as script,
+        client_of(script, reconnect=timedelta(minutes=5)) as client,
+    ):
         assert await client.wait(ENDED.id) == ENDED
 
 
