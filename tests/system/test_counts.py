@@ -43,7 +43,7 @@ MEMORY = "brk mmap munmap mprotect mremap"
 # Of each kind the calls that one job may cost, from the request to the end of all that it left behind: those of the
 # spawner, the supervisor and the job itself (/bin/true, which loads libc), of one thread each and always the same ...
 A_START = {
-    "processes made, programs executed": (2.5, "clone clone3 fork vfork execve"),  # 2, and now and then a supervisor
+    "processes made, programs executed": (2, "clone clone3 fork vfork execve"),
     "syncs": (1, SYNCS),
     "names made, moved and removed": (5, NAMES),
     "descriptors made": (27, DESCRIPTORS),
