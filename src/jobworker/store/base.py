@@ -20,18 +20,12 @@ class JobStore(Protocol):
     start time.
     """
 
-    async def add(self, job: Job) -> None:
-        """Remember a job with all that is known of it.
+    async def put(self, job: Job) -> None:
+        """Remember all that is known of a job, whether it is there already or not.
 
-        Raises `RequestIdReusedError` if its owner has a job with the same request id.
-        """
-        ...
-
-    async def update(self, job: Job) -> None:
-        """Replace what is remembered of a job's start, stop, end, limits and output size; `None` replaces nothing.
-
-        An end, once recorded, is never replaced, nor are the limits and the output size with it. A job that is not
-        there is no error.
+        Of one that is there, the start, stop, end, limits and output size are replaced. `None` replaces nothing, and an
+        end, once recorded, is never replaced, nor are the limits and the output size with it. A request id that its
+        owner has another job with is left out.
         """
         ...
 

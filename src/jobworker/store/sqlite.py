@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-from jobworker.core.errors import RequestIdReusedError, StoreError
+from jobworker.core.errors import StoreError
 from jobworker.core.job import Job
 from jobworker.core.query import JobFilter, JobPage
 from jobworker.core.state import JobState
@@ -22,18 +23,25 @@ from jobworker.store.sqlite_rows import COLUMNS, changing_row, job_from_row, job
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Change = Callable[[sqlite3.Connection], None]
+
+GATHERING = 0.005  # seconds that a change waits for others, to be made with them
+
+_WHAT = "the job database"
 
 
 class SqliteStore:
     """A `JobStore` in one SQLite file; made by `open`, and an async context manager that closes itself.
 
     One thread owns the one connection: the event loop never waits for the disk, and calls are done in the order in
-    which they are made.
+    which they are made. Jobs that are put at about the same time are written in one transaction, which begins when
+    somebody asks for something, or else a moment later.
     """
 
     def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
         self._connection = connection
         self._thread = thread
+        self._changes: list[tuple[Change, asyncio.Future[None]]] = []
 
     @classmethod
     async def open(cls, path: Path, *, durability: Durability = "process") -> Self:
@@ -59,18 +67,18 @@ class SqliteStore:
     ) -> None:
         await self.close()
 
-    async def add(self, job: Job) -> None:
-        """Remember a job with all that is known of it. Raises `RequestIdReusedError`."""
-        await self._run(_add, job)
-
-    async def update(self, job: Job) -> None:
-        """Replace what is remembered of a job's start, stop, end, limits and output size, until it has an end."""
-        await self._run(_change, query("update_job"), changing_row(job))
+    async def put(self, job: Job) -> None:
+        """Remember all that is known of a job; see `JobStore.put`."""
+        loop = asyncio.get_running_loop()
+        if not self._changes:
+            loop.call_later(GATHERING, self._make_changes)
+        made: asyncio.Future[None] = loop.create_future()
+        self._changes.append((partial(_put, job=job), made))
+        await made
 
     async def remove(self, job_id: str) -> None:
         """Forget a job and its request id."""
-        # The labels go by their foreign key
-        await self._run(_change, "DELETE FROM jobs WHERE id = :id", {"id": job_id})
+        await self._run(_remove, job_id)
 
     async def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
         """One job, of this owner if one is given."""
@@ -96,6 +104,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Finish the calls that are under way, and let go of the file. Later calls raise `StoreError`."""
+        self._make_changes()
         try:
             closing = self._thread.submit(self._connection.close)
         except RuntimeError:  # it is closed already
@@ -110,36 +119,77 @@ class SqliteStore:
         **kwargs: Arguments.kwargs,
     ) -> Result:
         """Call a function with the connection, in its thread."""
+        self._make_changes()
 
         def call() -> Result:
             try:
                 return function(self._connection, *args, **kwargs)
             except sqlite3.Error as error:
-                raise store_error("the job database", error) from error
+                raise store_error(_WHAT, error) from error
+
+        return await asyncio.wrap_future(self._submit(call))
+
+    def _make_changes(self) -> None:
+        """Have the changes made that wait, if any."""
+        if not self._changes:
+            return
+        changes, self._changes = self._changes, []
+        loop = asyncio.get_running_loop()
+
+        def call() -> None:
+            loop.call_soon_threadsafe(_tell, changes, _make(self._connection, [change for change, _ in changes]))
 
         try:
-            future = self._thread.submit(call)
+            self._submit(call)
+        except StoreError as error:
+            _tell(changes, [error] * len(changes))
+
+    def _submit(self, call: Callable[[], Result]) -> Future[Result]:
+        try:
+            return self._thread.submit(call)
         except RuntimeError:
             raise StoreError("the job database is closed") from None
-        return await asyncio.wrap_future(future)
 
 
-def _add(connection: sqlite3.Connection, job: Job) -> None:
-    labels = [{"id": job.id, "key": key, "value": value} for key, value in job.spec.labels.items()]
+def _make(connection: sqlite3.Connection, changes: Sequence[Change]) -> list[Exception | None]:
+    """Make changes, together or, where that fails, each that can be made; what has kept each from it."""
     try:
         with transaction(connection):
-            connection.execute(query("add_job"), job_row(job))
-            connection.executemany(query("add_label"), labels)
+            for change in changes:
+                change(connection)
+    except Exception as error:  # noqa: BLE001 - handed on to who waits for it
+        if len(changes) == 1:
+            return [store_error(_WHAT, error) if isinstance(error, sqlite3.Error) else error]
+        return [result for change in changes for result in _make(connection, [change])]
+    return [None] * len(changes)
+
+
+def _tell(changes: Sequence[tuple[Change, asyncio.Future[None]]], results: Sequence[Exception | None]) -> None:
+    for (_, made), error in zip(changes, results, strict=True):
+        if made.done():  # its caller has given up
+            continue
+        if error is None:
+            made.set_result(None)
+        else:
+            made.set_exception(error)
+
+
+def _put(connection: sqlite3.Connection, job: Job) -> None:
+    if connection.execute(query("update_job"), changing_row(job)).rowcount:
+        return
+    row = job_row(job)
+    try:
+        connection.execute(query("add_job"), row)
     except sqlite3.IntegrityError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE and job.request_id is not None:
-            raise RequestIdReusedError(job.request_id) from None
-        if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
-            raise StoreError(f"job {job.id} is in the job database already") from error
-        raise
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+            raise
+        connection.execute(query("add_job"), row | {"request_id": None})
+    labels = [{"id": job.id, "key": key, "value": value} for key, value in job.spec.labels.items()]
+    connection.executemany(query("add_label"), labels)
 
 
-def _change(connection: sqlite3.Connection, text: str, parameters: Mapping[str, str | int | None]) -> None:
-    connection.execute(text, parameters)
+def _remove(connection: sqlite3.Connection, job_id: str) -> None:
+    connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))  # the labels go by their foreign key
 
 
 def _find(connection: sqlite3.Connection, condition: str, *values: str) -> Job | None:

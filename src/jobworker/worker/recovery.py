@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from jobworker.core.errors import JobworkerError, RequestIdReusedError
+from jobworker.core.errors import JobworkerError
 from jobworker.core.job import Job, JobEnd
 from jobworker.core.state import Cause
 from jobworker.executors.base import Execution, Executor
@@ -30,9 +30,8 @@ class RecoveryReport:
     """What was found, in ids of jobs.
 
     `adopted` run on, `ended` had ended meanwhile, `never_ran` were accepted and not started (nobody was told that they
-    were), `forgotten` had no directory any more, `unreadable` have records that cannot be read and were left alone
-    (with what is
-    wrong); the store has these as LOST.
+    were), `forgotten` had no directory any more, `unreadable` have records that cannot be read (with what is wrong) and
+    were left alone; those of them that the store has are LOST there.
     """
 
     adopted: list[str] = field(default_factory=list[str])
@@ -93,7 +92,7 @@ async def _give_up(job_id: str, executor: Executor, store: JobStore) -> None:
     """Have the store say of a job whose records cannot be read that it is lost: nobody can watch or stop it."""
     job = await store.get(job_id)
     if job is not None:
-        await store.update(replace(job, end=lost_now(executor.output_extent(job_id))))
+        await store.put(replace(job, end=lost_now(executor.output_extent(job_id))))
 
 
 def lost_now(output: Extent) -> JobEnd:
@@ -107,23 +106,11 @@ def lost_now(output: Extent) -> JobEnd:
     )
 
 
-async def put(store: JobStore, job: Job) -> None:
-    """Have the store say of a job what is known of it, whether it has the job or not. Raises `StoreError`."""
-    if await store.get(job.id) is not None:
-        await store.update(job)
-        return
-    try:
-        await store.add(job)
-    except RequestIdReusedError:
-        # The index has been made anew, and a retry came between: the job counts, not the id.
-        await store.add(replace(job, request_id=None))
-
-
 async def _settle(
     job: Job, execution: Execution | None, store: JobStore, adopt: Callable[[LiveJob], None], report: RecoveryReport
 ) -> None:
     """Have the store say of a job what its own records say."""
-    await put(store, job)
+    await store.put(job)
     if execution is None:
         report.ended.append(job.id)
     else:

@@ -1,4 +1,4 @@
-"""The jobs that run: each is watched until its end is remembered, and only then told."""
+"""The jobs that run: each is watched until its end is on record, which is told then, and remembered."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from jobworker.core.errors import JobworkerError, RequestIdReusedError, StoreError
+from jobworker.core.errors import StoreError
 from jobworker.core.job import Job
 from jobworker.executors.base import Executor, Outcome
 from jobworker.store.base import JobStore
 from jobworker.worker.live import LiveJob
 from jobworker.worker.quotas import JobCounts
-from jobworker.worker.recovery import UNREADABLE, lost_now, put
+from jobworker.worker.recovery import UNREADABLE, lost_now
 from jobworker.worker.tasks import Tasks
 
 RETRY = 1.0  # seconds between tries of what a full disk or too many open files have kept from being done
@@ -29,7 +29,7 @@ class RunningJobs:
         self._tasks = tasks
         self._live: dict[str, LiveJob] = {}
         self._unlisted: dict[str, LiveJob] = {}  # those of them that the store has not taken yet
-        self._refusal: JobworkerError | None = None  # of the store, the last time it was told something
+        self._refusals: dict[str, StoreError] = {}  # why it has not taken what there is to say of a job, by its id
 
     def __iter__(self) -> Iterator[LiveJob]:
         return iter(list(self._live.values()))
@@ -55,11 +55,11 @@ class RunningJobs:
     def admit(self, owner: str) -> AbstractContextManager[None]:
         """Count one more against the quotas, which stays unless the block fails.
 
-        Raises `QuotaExceededError`, and `StoreError` while there is a job that the store does not take: no more are
-        started than were under way by then.
+        Raises `QuotaExceededError`, and `StoreError` while there is a job of which the store does not take what there
+        is to say: no more are started than were under way when that was found out.
         """
-        if self._refusal is not None:
-            raise StoreError(str(self._refusal))
+        for refusal in self._refusals.values():
+            raise StoreError(str(refusal))
         return self._counts.admit(owner)
 
     def adopt(self, live: LiveJob) -> None:
@@ -71,31 +71,33 @@ class RunningJobs:
     def begin(self, live: LiveJob) -> None:
         """Have one more, which has been admitted and has just been started."""
         self._live[live.job.id] = self._unlisted[live.job.id] = live
-        self._tasks.watch(self._list, live)
+        self.note(live)
+        self._tasks.watch(self._watch, live)
+
+    def note(self, live: LiveJob) -> None:
+        """Have the store know what there is to say of a job; its directory has that already, so nobody waits for it."""
+        self._tasks.watch(self._remember, live)
 
     def forget(self, job_id: str) -> None:
         """Have it no more; one that is not there is no error."""
         self._live.pop(job_id, None)
         self._unlisted.pop(job_id, None)
 
-    async def _list(self, live: LiveJob) -> None:
-        """Have a job in the lists, and watch it. Its directory has the start, so nobody has waited for this."""
-        try:
-            await self._store.add(live.job)
-        except (StoreError, RequestIdReusedError) as error:
-            self._refusal = error
-            self._tasks.watch(self._list_later, live)
-        else:
-            self._unlisted.pop(live.job.id, None)
-        await self._watch(live)
-
-    async def _list_later(self, live: LiveJob) -> None:
-        # Until the store has taken something, even where the job is listed meanwhile: else its refusal would stay.
-        while not await self._remember(live.job):  # noqa: ASYNC110 - a store tells nobody that it works again
-            await asyncio.sleep(RETRY)
+    async def _remember(self, live: LiveJob) -> None:
+        """Have the store know of a job as it is, as soon as it takes that, and as long as the job is not forgotten."""
+        job_id = live.job.id
+        while self._live.get(job_id) is live:
+            try:
+                await self._store.put(live.job)
+                break
+            except StoreError as error:
+                self._refusals[job_id] = error
+                await asyncio.sleep(RETRY)  # a store tells nobody that it works again
+        self._unlisted.pop(job_id, None)
+        self._refusals.pop(job_id, None)
 
     async def _watch(self, live: LiveJob) -> None:
-        """Wait for the end of a job, remember that, and only then tell it."""
+        """Wait for the recorded end of a job, tell it, and have it remembered."""
         while True:
             try:
                 outcome = await live.execution.outcome()
@@ -105,24 +107,7 @@ class RunningJobs:
             except UNREADABLE:  # there is a record of the end, and nobody will ever know what it said
                 outcome = Outcome(end=lost_now(self._executor.output_extent(live.job.id)), stop=live.job.stop)
                 break
-        job = live.with_outcome(outcome)
-        remembered = await self._remember(job)
-        live.end(job)
-        self._counts.release(job.owner)
-        while not remembered:  # its directory has the end, so it can be told; the lists want it, too
-            await asyncio.sleep(RETRY)
-            remembered = await self._remember(job)
-        self.forget(job.id)
-
-    async def _remember(self, job: Job) -> bool:
-        try:
-            if job.id in self._unlisted:
-                await put(self._store, job)
-                self._unlisted.pop(job.id, None)
-            else:
-                await self._store.update(job)
-        except StoreError as error:
-            self._refusal = error
-            return False
-        self._refusal = None
-        return True
+        live.end(live.with_outcome(outcome))
+        self._counts.release(live.job.owner)
+        await self._remember(live)
+        self.forget(live.job.id)

@@ -56,7 +56,7 @@ class Starts:
         return job
 
     async def _start_once(self, spec: JobSpec, owner: str, request_id: str, limit_policy: LimitPolicy) -> Job:
-        found = await self._store.find_request(owner, request_id) or self._running.find_request(owner, request_id)
+        found = self._running.find_request(owner, request_id) or await self._store.find_request(owner, request_id)
         if found is None:
             return await self._start(spec, owner, request_id, limit_policy)
         return self._running.as_it_is(found)

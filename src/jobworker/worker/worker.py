@@ -236,8 +236,7 @@ class Worker:
                 if not await live.execution.update(updated, before=live.job.limits):
                     return False
                 live.limit(updated)
-                with suppress(StoreError):  # the row follows with the end or a recovery
-                    await self._store.update(live.job)
+                self._running.note(live)
                 return True
 
         # It goes on when its caller is cancelled: what is in force and what is remembered must not come apart.

@@ -209,15 +209,10 @@ class FailingStore(SqliteStore):
         if what in self.refused:
             raise StoreError(f"cannot {what}")
 
-    async def add(self, job: Job) -> None:
+    async def put(self, job: Job) -> None:
         """Remember a job."""
-        self._refuse("add")
-        await super().add(job)
-
-    async def update(self, job: Job) -> None:
-        """Replace what is remembered."""
-        self._refuse("update")
-        await super().update(job)
+        self._refuse("put")
+        await super().put(job)
 
     async def remove(self, job_id: str) -> None:
         """Forget a job."""
@@ -252,9 +247,9 @@ async def test_while_a_job_cannot_be_remembered_no_other_one_is_started(
     """What was under way runs on, since its directory has it; a later start is refused, and leaves nothing."""
     request_id = str(uuid.uuid4())
     spec = JobSpec(argv=("sleep", "4273"))
-    failing.store.refused = frozenset({"add"})
+    failing.store.refused = frozenset({"put"})
     job = await failing.worker.start(spec, "ada", request_id)
-    with pytest.raises(StoreError, match="cannot add"):
+    with pytest.raises(StoreError, match="cannot put"):
         await failing.worker.start(shell(f"touch {shared}/ran"), "ada")
     assert not (shared / "ran").exists()
     assert [path.name for path in (state_dir / "jobs").iterdir()] == [job.id]
@@ -276,7 +271,7 @@ async def test_while_a_job_cannot_be_remembered_no_other_one_is_started(
 
 async def test_a_job_that_ends_before_it_could_be_remembered_is_remembered_with_its_end(failing: Failing) -> None:
     """Nothing is lost of a job that the store took too late: lists have it as soon as the store works again."""
-    failing.store.refused = frozenset({"add"})
+    failing.store.refused = frozenset({"put"})
     job = await failing.worker.start(shell("exit 3"), "ada")
     ended = await failing.worker.wait(job.id)
     assert (await failing.worker.get(job.id, owner="ada")).id == job.id
@@ -292,7 +287,7 @@ async def test_an_end_is_told_even_if_the_store_cannot_remember_it_yet(failing: 
     """The directory has it, so waiting callers get it; lists have it as soon as the store works again."""
     job = await failing.worker.start(shell(f"echo ready; read x < {gate.path}; exit 3"), "ada")
     await said(failing.worker, job)
-    failing.store.refused = frozenset({"update"})
+    failing.store.refused = frozenset({"put"})
     gate.open()
     ended = await failing.worker.wait(job.id)
     assert ended.end is not None

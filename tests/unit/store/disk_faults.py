@@ -32,21 +32,21 @@ async def fills_up(path: Path, make_room: Callable[[], None]) -> Findings:
     """Write until there is no room, look at what is there, make room, and go on."""
     async with await SqliteStore.open(path) as store:
         first = started(accepted_job(spec=LARGE))
-        await store.add(first)
+        await store.put(first)
         added, refused = {first.id}, None
         while refused is None:
             job = started(accepted_job(spec=LARGE))
             try:
-                await store.add(job)
+                await store.put(job)
                 added.add(job.id)
             except StoreError as error:
                 refused = str(error)
         there = await listed(store)
         make_room()
         for job in (started(accepted_job(spec=LARGE)) for _ in range(5)):
-            await store.add(job)
+            await store.put(job)
             added.add(job.id)
-        await store.update(ended(first))
+        await store.put(ended(first))
         ended_ids = await store.ended_ids()
     async with await SqliteStore.open(path) as store:
         there_at_last = await listed(store)
@@ -124,7 +124,7 @@ def read_only(folder: Path) -> Findings:
 async def add_one(path: Path) -> None:
     """Leave a database with one job."""
     async with await SqliteStore.open(path) as store:
-        await store.add(started(accepted_job(spec=LARGE)))
+        await store.put(started(accepted_job(spec=LARGE)))
 
 
 def mount(folder: Path) -> None:

@@ -164,7 +164,7 @@ async def test_a_migration_may_replace_a_table_that_others_refer_to(
     job = ended(accepted_job(labels={"team": "physics"}))
     labelled = JobFilter(labels={"team": "physics"})
     async with await SqliteStore.open(path) as store:
-        await store.add(job)
+        await store.put(job)
     replace_jobs = "CREATE TABLE new AS SELECT * FROM jobs;\nDROP TABLE jobs;\nALTER TABLE new RENAME TO jobs;\n"
     unique = "CREATE UNIQUE INDEX jobs_by_id ON jobs (id);\n"  # what a foreign key needs to refer to
     monkeypatch.setattr(sqlite_file, "migrations", lambda: [*migrations(), replace_jobs + unique])

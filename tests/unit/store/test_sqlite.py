@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.core.errors import RequestIdReusedError, StoreError
+from jobworker.core.errors import StoreError
 from jobworker.core.job import Job, JobEnd, StopRequest
 from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.output import OutputLimit, OutputMode, OverflowPolicy
@@ -65,7 +65,7 @@ JOBS = {
 async def test_a_job_comes_back_as_it_was_added(path: Path, job: Job) -> None:
     """Every value of every field survives, also to the next opening of the file."""
     async with await SqliteStore.open(path) as store:
-        await store.add(job)
+        await store.put(job)
         assert await store.get(job.id) == job
     async with await SqliteStore.open(path) as store:
         found = await store.get(job.id)
@@ -76,7 +76,7 @@ async def test_a_job_comes_back_as_it_was_added(path: Path, job: Job) -> None:
 
 async def test_a_job_that_is_not_there_is_none(store: SqliteStore) -> None:
     """Asking for an unknown job or request is no error."""
-    await store.add(accepted_job(request_id="r-1"))
+    await store.put(accepted_job(request_id="r-1"))
     assert await store.get("never heard of") is None
     assert await store.find_request("ada", "r-2") is None
 
@@ -84,7 +84,7 @@ async def test_a_job_that_is_not_there_is_none(store: SqliteStore) -> None:
 async def test_a_job_is_there_for_its_owner_alone(store: SqliteStore) -> None:
     """Asked for by owner, a job of another one, however alike its name, is not there."""
     job = accepted_job(owner="ada")
-    await store.add(job)
+    await store.put(job)
     assert await store.get(job.id, owner="ada") == job
     for owner in ("bob", "Ada", ""):
         assert await store.get(job.id, owner=owner) is None
@@ -93,34 +93,34 @@ async def test_a_job_is_there_for_its_owner_alone(store: SqliteStore) -> None:
 async def test_an_update_replaces_start_stop_limits_and_output_size(store: SqliteStore) -> None:
     """The latest start, stop, limits and output size count, and nothing else changes."""
     job = accepted_job(labels={"team": "physics"})
-    await store.add(job)
-    await store.update(started(job))
+    await store.put(job)
+    await store.put(started(job))
     assert await store.get(job.id) == started(job)
     stopping = replace(started(job), stop=STOP, limits=LIMITS, output_bytes=5)
-    await store.update(stopping)
+    await store.put(stopping)
     sooner = replace(stopping, stop=replace(STOP, grace=timedelta(0)))
-    await store.update(replace(sooner, owner="eve", spec=JobSpec(argv=("other",)), request_id="other"))
+    await store.put(replace(sooner, owner="eve", spec=JobSpec(argv=("other",)), request_id="other"))
     assert await store.get(job.id) == sooner
-    await store.update(replace(sooner, limits=Limits()))
+    await store.put(replace(sooner, limits=Limits()))
     assert await store.get(job.id) == replace(sooner, limits=Limits())
 
 
 async def test_an_update_forgets_nothing(store: SqliteStore) -> None:
     """A start, a stop and an end that the update does not know stay."""
     job = replace(ended(accepted_job(), Cause.STOPPED, output_bytes=7), stop=STOP)
-    await store.add(job)
-    await store.update(replace(job, start_time=None, stop=None, end=None, output_bytes=0))
+    await store.put(job)
+    await store.put(replace(job, start_time=None, stop=None, end=None, output_bytes=0))
     assert await store.get(job.id) == job
 
 
 async def test_the_first_end_wins(store: SqliteStore) -> None:
     """A stop or a loss that comes after a natural end changes neither end, state, limits nor output size."""
     job = accepted_job(labels={"team": "physics"})
-    await store.add(job)
+    await store.put(job)
     natural = ended(job, Cause.EXITED, output_bytes=7)
-    await store.update(natural)
+    await store.put(natural)
     for late in (Cause.STOPPED, Cause.LOST):
-        await store.update(replace(ended(job, late, output_bytes=9), limits=LIMITS))
+        await store.put(replace(ended(job, late, output_bytes=9), limits=LIMITS))
     assert await store.get(job.id) == natural
     for where in (JobFilter(), JobFilter(labels={"team": "physics"})):
         finished = await store.page(replace(where, states=frozenset({JobState.FINISHED})), size=9)
@@ -129,26 +129,16 @@ async def test_the_first_end_wins(store: SqliteStore) -> None:
         assert (await store.page(replace(where, states=others), size=9)).jobs == ()
 
 
-async def test_an_update_of_a_removed_job_does_not_bring_it_back(store: SqliteStore) -> None:
-    """The end of a job that was removed meanwhile is no error and leaves nothing."""
-    job = ended(accepted_job())
-    await store.update(job)
-    assert await store.get(job.id) is None
-    assert await store.ended_ids() == set()
-
-
-async def test_a_request_id_belongs_to_one_job_of_its_owner(store: SqliteStore) -> None:
-    """The second job with it is refused and leaves nothing; another owner's is another request."""
+async def test_a_request_id_belongs_to_the_first_job_of_its_owner(store: SqliteStore) -> None:
+    """The second job with it is there without it; another owner's is another request."""
     first = accepted_job(request_id="r-1")
-    await store.add(first)
+    await store.put(first)
     second = accepted_job(request_id="r-1", labels={"team": "physics"})
-    with pytest.raises(RequestIdReusedError) as refusal:
-        await store.add(second)
-    assert refusal.value.request_id == "r-1"
-    assert await store.get(second.id) is None
+    await store.put(second)
     assert await store.find_request("ada", "r-1") == first
+    assert await store.get(second.id) == replace(second, request_id=None)
     of_bob = accepted_job(owner="bob", request_id="r-1")
-    await store.add(of_bob)
+    await store.put(of_bob)
     assert await store.find_request("bob", "r-1") == of_bob
 
 
@@ -156,41 +146,35 @@ async def test_jobs_without_a_request_id_are_all_different(store: SqliteStore) -
     """No request id is not the same as another job's no request id."""
     jobs = [accepted_job() for _ in range(3)]
     for job in jobs:
-        await store.add(job)
+        await store.put(job)
     assert set(await store.open_ids()) == {job.id for job in jobs}
 
 
-async def test_an_id_is_used_once(store: SqliteStore) -> None:
-    """A second job with the id of a first one is refused, and the first stays."""
-    job = accepted_job()
-    await store.add(job)
-    with pytest.raises(StoreError, match=f"{job.id} is in the job database already"):
-        await store.add(accepted_job(job_id=job.id, owner="bob", request_id="r-1", labels={"team": "physics"}))
-    assert await store.get(job.id) == job
-    assert await store.find_request("bob", "r-1") is None
-
-
-async def test_an_add_that_fails_half_way_leaves_nothing(store: SqliteStore, path: Path) -> None:
-    """Where a label cannot be kept, the job is not there either, and can be added again later."""
+async def test_what_cannot_be_put_leaves_nothing_and_keeps_no_other_out(store: SqliteStore, path: Path) -> None:
+    """Where a label cannot be kept, the job is not there either; those put with it are; it can be put again later."""
     job = started(accepted_job(request_id="r-1", labels={"team": "physics", "refused": "yes"}))
     with closing(sqlite3.connect(path)) as other:
         other.execute(
             "CREATE TRIGGER refuse BEFORE INSERT ON job_labels WHEN new.key = 'refused' "
             "BEGIN SELECT RAISE(ABORT, 'no such label today'); END"
         )
-        with pytest.raises(StoreError, match="no such label today"):
-            await store.add(job)
+        before, after = accepted_job(), accepted_job()
+        puts = await asyncio.gather(*map(store.put, (before, job, after)), return_exceptions=True)
+        assert puts[0] is puts[2] is None
+        assert isinstance(puts[1], StoreError)
+        assert "no such label today" in str(puts[1])
         assert await store.get(job.id) is None
+        assert [await store.get(one.id) for one in (before, after)] == [before, after]
         assert (await store.page(JobFilter(labels={"team": "physics"}), size=9)).jobs == ()
         other.execute("DROP TRIGGER refuse")
-    await store.add(job)
+    await store.put(job)
     assert (await store.page(JobFilter(labels=job.spec.labels), size=9)).jobs == (job,)
 
 
 async def test_a_removed_job_leaves_nothing(store: SqliteStore) -> None:
     """It is found by no way of looking, its request id is free again, and removing it twice is no error."""
     job = started(accepted_job(request_id="r-1", labels={"team": "physics"}))
-    await store.add(job)
+    await store.put(job)
     await store.remove(job.id)
     await store.remove(job.id)
     assert await store.get(job.id) is None
@@ -199,7 +183,7 @@ async def test_a_removed_job_leaves_nothing(store: SqliteStore) -> None:
     for where in (JobFilter(), JobFilter(owner="ada"), JobFilter(labels={"team": "physics"})):
         assert (await store.page(where, size=9)).jobs == ()
     again = started(accepted_job(request_id="r-1", labels={"team": "physics"}))
-    await store.add(again)
+    await store.put(again)
     assert (await store.page(JobFilter(labels={"team": "physics"}), size=9)).jobs == (again,)
 
 
@@ -209,32 +193,38 @@ async def test_open_and_ended_ids_are_all_ids(store: SqliteStore) -> None:
     over = [ended(accepted_job(), cause) for cause in Cause]
     never_ran = replace(ended(accepted_job(), Cause.LOST), start_time=None)
     for job in (accepted, running, *over, never_ran):
-        await store.add(job)
+        await store.put(job)
     assert sorted(await store.open_ids()) == sorted([accepted.id, running.id])
     assert await store.ended_ids() == {job.id for job in (*over, never_ran)}
 
 
-async def test_a_hundred_adds_at_once(store: SqliteStore) -> None:
+async def test_a_hundred_at_once(store: SqliteStore) -> None:
     """Calls that overlap all have their effect."""
     jobs = [started(accepted_job(request_id=f"r-{number}", labels={"n": str(number)})) for number in range(100)]
     async with asyncio.TaskGroup() as group:
         for job in jobs:
-            group.create_task(store.add(job))
+            group.create_task(store.put(job))
     assert set(await store.open_ids()) == {job.id for job in jobs}
     assert [await store.get(job.id) for job in jobs] == jobs
     for job in jobs:
         assert (await store.page(JobFilter(labels=job.spec.labels), size=9)).jobs == (job,)
 
 
-async def test_one_of_many_adds_with_a_request_id_wins(store: SqliteStore) -> None:
-    """Of starts that are the same request, one makes a job and all others are told."""
+async def test_one_of_many_at_once_has_the_request_id(store: SqliteStore) -> None:
+    """All jobs are there, and the request leads to one of them."""
     jobs = [accepted_job(request_id="r-1") for _ in range(20)]
-    results = await asyncio.gather(*(store.add(job) for job in jobs), return_exceptions=True)
-    winners = [job for job, result in zip(jobs, results, strict=True) if result is None]
-    assert len(winners) == 1
-    assert sum(isinstance(result, RequestIdReusedError) for result in results) == 19
-    assert await store.open_ids() == [winners[0].id]
-    assert await store.find_request("ada", "r-1") == winners[0]
+    await asyncio.gather(*map(store.put, jobs))
+    assert set(await store.open_ids()) == {job.id for job in jobs}
+    assert await store.find_request("ada", "r-1") == jobs[0]
+
+
+async def test_a_look_sees_what_was_put_before_it(store: SqliteStore) -> None:
+    """A job that waits to be written is written first, and by the same token those of the same moment together."""
+    jobs = [started(accepted_job(request_id=f"r-{number}")) for number in range(3)]
+    puts = [asyncio.create_task(store.put(job)) for job in jobs]
+    await asyncio.sleep(0)  # so that they have begun
+    assert (await store.page(JobFilter(), size=9)).jobs == tuple(sorted(jobs, key=lambda job: job.id, reverse=True))
+    await asyncio.gather(*puts)
 
 
 async def test_the_event_loop_goes_on_while_the_database_is_locked(store: SqliteStore, path: Path) -> None:
@@ -242,13 +232,15 @@ async def test_the_event_loop_goes_on_while_the_database_is_locked(store: Sqlite
     job = accepted_job()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        adding = asyncio.create_task(store.add(job))
+        adding = asyncio.create_task(store.put(job))
+        looking = asyncio.create_task(store.get(job.id))
         for _ in range(10):
             await asyncio.sleep(0)  # a turn of the loop: it would not come back if the loop had to wait
         assert not adding.done()
+        assert not looking.done()
         other.execute("ROLLBACK")
     await adding
-    assert await store.get(job.id) == job
+    assert await looking == job
 
 
 async def test_a_cancelled_call_harms_no_other(store: SqliteStore, path: Path) -> None:
@@ -256,7 +248,7 @@ async def test_a_cancelled_call_harms_no_other(store: SqliteStore, path: Path) -
     first, cancelled, last = (started(accepted_job(labels={"team": "physics"})) for _ in range(3))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        tasks = [asyncio.create_task(store.add(job)) for job in (first, cancelled, last)]
+        tasks = [asyncio.create_task(store.put(job)) for job in (first, cancelled, last)]
         await asyncio.sleep(0)  # so that they have begun
         tasks[1].cancel()
         other.execute("ROLLBACK")
@@ -273,7 +265,7 @@ async def test_a_closed_store_says_so(path: Path) -> None:
     """Calls after the close are refused; those before it are done; a second close is no error."""
     store = await SqliteStore.open(path)
     job = accepted_job()
-    adding = asyncio.create_task(store.add(job))
+    adding = asyncio.create_task(store.put(job))
     await asyncio.sleep(0)  # so that it has begun
     await store.close()
     await adding
@@ -307,12 +299,12 @@ async def test_the_file_is_for_its_owner_alone(path: Path) -> None:
     before = os.umask(0)
     try:
         async with await SqliteStore.open(path) as store:
-            await store.add(accepted_job())
+            await store.put(accepted_job())
             modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
         assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
         path.chmod(0o644)
         async with await SqliteStore.open(path) as store:
-            await store.add(accepted_job())
+            await store.put(accepted_job())
             modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
         assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
     finally:
@@ -322,8 +314,8 @@ async def test_the_file_is_for_its_owner_alone(path: Path) -> None:
 async def test_a_record_that_cannot_be_read_is_a_store_error(store: SqliteStore, path: Path) -> None:
     """What no release can have written is reported with the job's id, and other jobs are not touched by it."""
     odd, good = started(accepted_job()), started(accepted_job(owner="bob"))
-    await store.add(odd)
-    await store.add(good)
+    await store.put(odd)
+    await store.put(good)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         for spec in ("{}", "no JSON", "[]", '{"argv": []}', '{"argv": 7}'):
             other.execute("UPDATE jobs SET spec = ? WHERE id = ?", (spec, odd.id))

@@ -29,7 +29,7 @@ async def make_database(path: Path, *, jobs: int = 20) -> None:
     """Leave a database of several pages behind."""
     async with await SqliteStore.open(path) as store:
         for _ in range(jobs):
-            await store.add(started(accepted_job(spec=JobSpec(argv=("x" * 3000,)))))
+            await store.put(started(accepted_job(spec=JobSpec(argv=("x" * 3000,)))))
 
 
 async def refusal(path: Path) -> str:
@@ -78,7 +78,7 @@ async def test_an_empty_file_is_a_new_database(path: Path) -> None:
 async def test_the_log_of_a_database_that_was_moved_away_is_not_taken_over(path: Path) -> None:
     """Moving only the database itself away, and not its log, does not bring old pages into the new one."""
     store = await SqliteStore.open(path)
-    await store.add(accepted_job())
+    await store.put(accepted_job())
     log = path.with_name(f"{path.name}-wal")
     left_over = log.read_bytes()
     await store.close()
@@ -86,7 +86,7 @@ async def test_the_log_of_a_database_that_was_moved_away_is_not_taken_over(path:
     log.write_bytes(left_over)
     async with await SqliteStore.open(path) as new:
         assert await new.open_ids() == []
-        await new.add(accepted_job())
+        await new.put(accepted_job())
         assert len(await new.open_ids()) == 1
 
 
@@ -103,7 +103,7 @@ async def test_damage_that_is_found_later_is_an_error_of_the_call(path: Path) ->
             await store.page(JobFilter(owner="ada"), size=9)
         assert len((await store.page(JobFilter(), size=9)).jobs) == 9
         with pytest.raises(StoreError, match="damaged"):
-            await store.add(accepted_job())
+            await store.put(accepted_job())
 
 
 async def test_a_database_of_a_newer_release_is_refused(path: Path) -> None:
@@ -149,9 +149,9 @@ async def test_a_program_that_keeps_the_database_locked_is_reported(
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError, match="locked by another program"):
-                await store.add(accepted_job())
+                await store.put(accepted_job())
             other.execute("ROLLBACK")
-        await store.add(accepted_job())
+        await store.put(accepted_job())
 
 
 def with_disk_fault(fault: str, folder: Path, *wrapper: str) -> dict[str, Any]:

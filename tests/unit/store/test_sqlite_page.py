@@ -99,7 +99,7 @@ async def test_every_filter_gives_exactly_its_jobs(
     """Any conditions together give the jobs that meet all of them, newest first, once, in full pages."""
     jobs = list(jobs_of_all_kinds(100))
     for job in jobs:
-        await store.add(job)
+        await store.put(job)
     for states, (after, before) in itertools.product(STATES, BOUNDS):
         where = JobFilter(states=states, owner=owner, labels=labels, created_after=after, created_before=before)
         pages = await walk(store, where, 7)
@@ -121,7 +121,7 @@ async def test_the_beginning_of_an_id(store: SqliteStore, owner: str | None, lab
         )
     ]
     for job in jobs:
-        await store.add(job)
+        await store.put(job)
     for prefix, states in itertools.product(["abcd", like[0][:30], like[7]], STATES):
         where = JobFilter(states=states, owner=owner, labels=labels, id_prefix=prefix)
         assert jobs_of(await walk(store, where, 3)) == expected(jobs, where)
@@ -132,7 +132,7 @@ async def test_a_list_does_not_depend_on_the_order_of_adding(store: SqliteStore)
     jobs = list(jobs_of_all_kinds(100))
     shuffled = random.Random(1).sample(jobs, len(jobs))  # noqa: S311 - repeatable, not secret
     for job in shuffled:
-        await store.add(job)
+        await store.put(job)
     assert jobs_of(await walk(store, JobFilter(), 9)) == expected(jobs, JobFilter())
 
 
@@ -143,14 +143,14 @@ async def test_pages_are_complete_while_jobs_come_end_and_go(store: SqliteStore,
     for number in range(60):
         job = started(accepted_job(create_time=NOON + number // 2 * SECOND, labels={"team": "physics"}))
         jobs[job.id] = job
-        await store.add(job)
+        await store.put(job)
     staying = [job.id for job in expected(list(jobs.values()), where)]
     page = await store.page(where, size=7)
     seen = [job.id for job in page.jobs]
     while page.next_page_token is not None:
-        await store.add(started(accepted_job(create_time=NOON + 100 * SECOND, labels={"team": "physics"})))
-        await store.update(ended(jobs[seen[-1]]))
-        await store.update(ended(jobs[staying[-1]]))
+        await store.put(started(accepted_job(create_time=NOON + 100 * SECOND, labels={"team": "physics"})))
+        await store.put(ended(jobs[seen[-1]]))
+        await store.put(ended(jobs[staying[-1]]))
         removed = next(job_id for job_id in staying if job_id not in seen)
         await store.remove(removed)
         staying.remove(removed)
@@ -163,7 +163,7 @@ async def test_a_token_outlives_the_store(store: SqliteStore, path: Path) -> Non
     """A list can be gone on with after a restart of the server."""
     jobs = [started(accepted_job()) for _ in range(5)]
     for job in jobs:
-        await store.add(job)
+        await store.put(job)
     token = (await store.page(JobFilter(), size=3)).next_page_token
     await store.close()
     async with await SqliteStore.open(path) as again:
@@ -176,7 +176,7 @@ async def test_a_page_may_have_another_size_than_the_one_before(store: SqliteSto
     """The size is no part of what a token is bound to."""
     jobs = [started(accepted_job()) for _ in range(9)]
     for job in jobs:
-        await store.add(job)
+        await store.put(job)
     first = await store.page(JobFilter(), size=2)
     second = await store.page(JobFilter(), size=7, token=first.next_page_token)
     assert [*first.jobs, *second.jobs] == expected(jobs, JobFilter())
@@ -197,7 +197,7 @@ OTHER_FILTERS = {
 async def test_a_token_belongs_to_its_filter(store: SqliteStore, field: str) -> None:
     """A token of a list with one other condition, whichever, is refused with the name of the field."""
     for _ in range(3):
-        await store.add(started(accepted_job(job_id=f"abcd{uuid.uuid4()}"[:36], labels={"team": "physics"})))
+        await store.put(started(accepted_job(job_id=f"abcd{uuid.uuid4()}"[:36], labels={"team": "physics"})))
     first, second = JobFilter(), OTHER_FILTERS[field]
     for here, there in ((first, second), (second, first)):
         token = (await store.page(here, size=1)).next_page_token
@@ -209,7 +209,7 @@ async def test_a_token_belongs_to_its_filter(store: SqliteStore, field: str) -> 
 async def test_what_is_no_token_is_refused(store: SqliteStore) -> None:
     """Text that no page came with is the caller's error, and names the field."""
     for _ in range(2):
-        await store.add(started(accepted_job()))
+        await store.put(started(accepted_job()))
     token = (await store.page(JobFilter(), size=1)).next_page_token
     assert token is not None
     for text in (
@@ -234,8 +234,8 @@ async def test_what_is_no_token_is_refused(store: SqliteStore) -> None:
 async def test_a_forged_token_shows_no_job_outside_the_filter(store: SqliteStore) -> None:
     """A token of the right filter with a made-up position is another place to start from, and nothing more."""
     hidden, shown = (started(accepted_job(create_time=NOON + time * SECOND)) for time in (9, 1))
-    await store.add(hidden)
-    await store.add(shown)
+    await store.put(hidden)
+    await store.put(shown)
     before = NOON + 5 * SECOND
     where = JobFilter(created_before=before)
     forged = page_token.encode(accepted_job(create_time=NOON + 99 * SECOND), where)
@@ -247,13 +247,13 @@ async def test_a_page_of_large_jobs_is_cut_short(store: SqliteStore) -> None:
     spec = JobSpec(argv=("x" * 100_000,) * 10)
     jobs = [started(accepted_job(spec=spec, create_time=NOON + number * SECOND)) for number in range(5)]
     for job in jobs:
-        await store.add(job)
+        await store.put(job)
     pages = await walk(store, JobFilter(), 100)
     assert jobs_of(pages) == expected(jobs, JobFilter())
     assert [len(page.jobs) for page in pages] == [2, 2, 1]
     huge = started(accepted_job(spec=JobSpec(argv=("x" * 100_000,) * 40), create_time=NOON + 9 * SECOND))
     assert MAX_PAGE_SPEC_BYTES < 40 * 100_000
-    await store.add(huge)
+    await store.put(huge)
     assert (await store.page(JobFilter(), size=100)).jobs == (huge,)
 
 
@@ -268,7 +268,7 @@ async def test_more_labels_than_a_job_can_have_are_no_job_s(store: SqliteStore) 
     """However many labels are asked for, the answer is a list."""
     labels = {f"key{number}": "value" for number in range(MAX_LABELS)}
     job = started(accepted_job(labels=labels))
-    await store.add(job)
+    await store.put(job)
     assert (await store.page(JobFilter(labels=labels), size=9)).jobs == (job,)
     many = labels | {f"more{number}": "value" for number in range(5000)}
     assert await store.page(JobFilter(labels=many), size=9) == JobPage(jobs=())

@@ -51,7 +51,7 @@ async def watched(path: Path) -> AsyncGenerator[Watched]:
     """A watched store with a few jobs in it."""
     watched = Watched(path)
     for cause in Cause:
-        await watched.store.add(ended(accepted_job(labels=LABELS[-1]), cause))
+        await watched.store.put(ended(accepted_job(labels=LABELS[-1]), cause))
     yield watched
     await watched.store.close()
 
@@ -96,9 +96,9 @@ async def test_every_other_call_goes_to_its_rows(watched: Watched) -> None:
     """Neither finding a job, nor a change of one, nor asking which are open reads the others."""
     store = watched.store
     job = accepted_job(request_id="r-1", labels=LABELS[-1])
-    assert_direct(await watched.plan(store.add(job)))
-    assert_direct(await watched.plan(store.update(started(job))))
-    assert_direct(await watched.plan(store.update(ended(job))))
+    assert_direct(await watched.plan(store.put(job)))
+    assert_direct(await watched.plan(store.put(started(job))))
+    assert_direct(await watched.plan(store.put(ended(job))))
     assert_direct(await watched.plan(store.get(job.id)))
     assert_direct(await watched.plan(store.find_request("ada", "r-1")))
     assert_direct(await watched.plan(store.open_ids()))

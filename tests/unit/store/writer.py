@@ -1,4 +1,4 @@
-"""A program that is to be killed: it adds jobs to a store, and prints the id of each as soon as `add` has returned.
+"""A program that is to be killed: it puts jobs into a store, and prints the id of each as soon as `put` has returned.
 
 Arguments: path of the database, durability, how many jobs. After the last one it waits for what never comes.
 """
@@ -21,8 +21,8 @@ async def main(path: Path, durability: Durability, count: int) -> None:
     store = await SqliteStore.open(path, durability=durability)
     for _ in range(count):
         job = accepted_job(labels={"team": "physics"})
-        await store.add(job)
-        await store.update(ended(job))
+        await store.put(job)
+        await store.put(ended(job))
         print(job.id, flush=True)  # noqa: T201 - the test reads it
     signal.pause()
 

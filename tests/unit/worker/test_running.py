@@ -1,8 +1,8 @@
-"""What a store cannot take is told to it again, until it has taken it; nothing is kept up by what is over."""
+"""What a store does not take is told to it again, until it has taken it or the job is gone."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -18,52 +18,61 @@ from tests.unit.worker.place import Place
 SPEC = JobSpec(argv=("true",))
 
 
-class Crossing(SqliteStore):
-    """Refuses jobs until `works` is set, and has looks for a job wait for one another, the last going on first."""
+class Full(SqliteStore):
+    """Takes no jobs until there is `room`, and counts those that it is offered."""
 
-    works: bool
-    looks: asyncio.Barrier
-    tries: int
+    room = False
+    offers = 0
 
-    async def add(self, job: Job) -> None:
+    async def put(self, job: Job) -> None:
         """Remember a job, or not."""
-        if not self.works:
+        self.offers += 1
+        if not self.room:
             raise StoreError("the disk is full")
-        try:
-            await super().add(job)
-        finally:
-            self.tries += 1
-
-    async def get(self, job_id: str, *, owner: str | None = None) -> Job | None:
-        """As it was before either went on."""
-        found = await super().get(job_id, owner=owner)
-        if self.works and self.looks.n_waiting < self.looks.parties:
-            await self.looks.wait()
-        return found
+        await super().put(job)
 
 
-async def test_starts_are_let_in_again_when_a_job_ends_while_it_is_being_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its end and its start come to the store at once, and one of them too late: that keeps no later job out."""
+@pytest.fixture
+async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Full]:
+    """Such a store, which is tried again at once."""
     monkeypatch.setattr("jobworker.worker.running.RETRY", 0.001)
+    async with await Full.open(tmp_path / "jobs.db") as store:
+        yield store
+
+
+async def started(worker: Worker) -> Job | None:
+    """A job, if it is let in."""
+    try:
+        return await worker.start(SPEC, "ada")
+    except StoreError:
+        return None
+
+
+async def test_starts_are_let_in_again_when_the_store_takes_what_it_has_refused(store: Full) -> None:
+    """Of a job that ends meanwhile, its start and its end come to the store at once, in whichever order."""
     place = Place()
-    async with await Crossing.open(tmp_path / "jobs.db") as store, Worker(place, store, durability="process") as worker:
-        store.works, store.looks, store.tries = False, asyncio.Barrier(2), 0
+    async with Worker(place, store, durability="process") as worker:
         job = await worker.start(SPEC, "ada")
         with pytest.raises(StoreError, match="full"):
             await worker.start(SPEC, "ada")
-        store.works = True
-        await until(lambda: store.looks.n_waiting)
+        place.played(job).end()
+        ended = await worker.wait(job.id)
+        offers = store.offers
+        await until(lambda: store.offers > offers + 2)
+        assert await started(worker) is None
+        store.room = True
+        await until(lambda: started(worker))
+        assert ended in (await worker.list()).jobs
+
+
+async def test_a_job_that_is_removed_before_the_store_has_taken_it_does_not_come_back(store: Full) -> None:
+    """It is not told to the store any more, and keeps no other one out."""
+    place = Place()
+    async with Worker(place, store, durability="process") as worker:
+        job = await worker.start(SPEC, "ada")
         place.played(job).end()
         await worker.wait(job.id)
-        await until(lambda: store.tries == 2)  # one of its end, one of its start
-
-        async def started() -> Job | None:
-            try:
-                return await worker.start(SPEC, "ada")
-            except StoreError:
-                return None
-
-        await until(started)
-        assert job.id in {one.id for one in (await worker.list()).jobs}
+        await worker.remove(job.id)
+        store.room = True
+        other = await until(lambda: started(worker))
+        assert (await worker.list()).jobs == (other,)
