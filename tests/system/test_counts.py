@@ -95,6 +95,12 @@ async def test_calls_of_a_start(machine: Machine) -> None:
             await client.run(["/bin/true"])  # whatever is made on first use
             spawner = spawner_of(server)
             await only_waiting_ones_are_left(spawner)
+            job = await client.start(["sleep", "600"])
+            await only_waiting_ones_are_left(
+                spawner, besides=1
+            )  # from now on there is one supervisor more than stand by
+            await client.stop(job.id, grace=0)
+            await only_waiting_ones_are_left(spawner)
             with (
                 counted([spawner, *process.descendants(spawner)], machine.directory) as calls,
                 counted([server.process.pid], machine.directory) as served,
@@ -189,10 +195,15 @@ def wait_until_attached(strace: subprocess.Popen[str], pids: set[int]) -> None:
             pids.discard(int(line[1]))
 
 
-async def only_waiting_ones_are_left(spawner: int) -> None:
-    """Supervisors exit in a moment, and are replaced by those that wait for jobs."""
+async def only_waiting_ones_are_left(spawner: int, *, besides: int = 0) -> None:
+    """All stand by that are to, and others are free, but for the supervisors and programs of some jobs that run."""
     waiting = ["jw-spare"] * SPARE + ["jw-standby"] * COUNT
-    await until(lambda: [name for name in names_below(spawner) if name != "jw-free"] == waiting)
+
+    def left() -> bool:
+        names = [name for name in names_below(spawner) if name != "jw-free"]
+        return len(names) == len(waiting) + 2 * besides and [name for name in names if name in waiting] == waiting
+
+    await until(left)
 
 
 def names_below(pid: int) -> list[str]:

@@ -94,7 +94,7 @@ class LocalExecutor:
         self._retake = retake
         self._taking = asyncio.Lock()
         self._supervisors = Supervisors(self._spawner)
-        self._standbys = Standbys(self._stand_by, self._delete_standby)
+        self._standbys = Standbys(self._next_standby, self._delete_standby)
         self._outputs = LocalOutputs(
             self._directories, growth, threads, reserve=briefing.output_reserve, archive_url=settings.archive_url
         )
@@ -293,6 +293,10 @@ class LocalExecutor:
         if job.limits == Limits():
             return ()
         return await self._threads.run(self._place.writes, job.limits, cwd=job.spec.cwd)
+
+    async def _next_standby(self, job_id: str) -> Supervision:
+        await self._supervisors.one_free_soon()
+        return await self._stand_by(job_id)
 
     async def _stand_by(self, job_id: str) -> Supervision:
         return await self._supervisors.stand_by(job_id, self._cgroup_of(job_id))

@@ -37,6 +37,13 @@ class Supervisors:
         self._spawner = spawner
         self._leaving: set[socket.socket] = set()  # that have recorded an end, and have not said yet that they are free
         self._free: list[socket.socket] = []
+        self._heard = asyncio.Event()  # of one that was leaving
+
+    async def one_free_soon(self) -> None:
+        """Wait for one of those that have recorded an end, if none is free: that takes less than a new one."""
+        while self._leaving and not self._free:
+            self._heard.clear()
+            await self._heard.wait()
 
     async def stand_by(self, job_id: str, cgroup: str | None) -> Supervision:
         """Have a supervisor stand by for a job, which will have this cgroup."""
@@ -106,6 +113,7 @@ class Supervisors:
             self._free.append(connection)
         else:
             self._let_end(connection)
+        self._heard.set()
 
     def _let_end(self, connection: socket.socket) -> None:
         self._loop.remove_reader(connection)
