@@ -75,7 +75,8 @@ def supervise_one(connection: socket.socket, state: str, wakeup: int) -> bool:
             job, spec = given
             syscalls.block_signal(END)  # from now on it ends with the job
             syscalls.set_process_name(f"jw-sup {job['id']}")
-            if Supervisor(standby, job, wakeup).run(spec) and not standby.has_large_record:
+            untouched = spec["launch"]["uid"] != os.geteuid()  # else the job may have changed this process, too
+            if Supervisor(standby, job, wakeup).run(spec) and untouched and not standby.has_large_record:
                 os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
                 syscalls.unblock_signal(END)
                 connection.setblocking(True)

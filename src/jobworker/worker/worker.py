@@ -311,10 +311,13 @@ class Worker:
         job = await self.get(job_id)
         if job.end is None:
             raise JobNotEndedError(job_id, action="remove")
-        self._running.forget(job_id)
+        told = self._running.get(job_id) is None  # else the store may be told of the end at any moment
         # The directory first: a row without one is forgotten at the next start, a directory without a row comes back.
         await self._executor.remove(job_id)
         await self._store.remove(job_id)
+        self._running.forget(job_id)  # not before: the end is not in the store
+        if not told:
+            await self._store.remove(job_id)
 
     # Act
 

@@ -17,7 +17,7 @@ from jobworker.core.state import JobState
 from jobworker.executors.standbys import COUNT
 from jobworker.linux import process
 from jobworker.worker import Worker
-from tests.integration.worker.conftest import NewWorker, choose
+from tests.integration.worker.conftest import NewWorker, choose, needs_root
 from tests.integration.worker.test_start import cgroup_of
 from tests.support.polling import until
 from tests.support.workers import Gate, gone, open_files, output_of, shell, supervisor_of, worker_process
@@ -143,6 +143,7 @@ async def test_nothing_is_left_of_those_that_have_died_free(tree: str, worker: W
     await until(lambda: descriptors() <= before)
 
 
+@needs_root
 async def test_a_supervisor_runs_one_job_after_the_other(
     worker: Worker, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,20 @@ async def test_a_supervisor_that_has_read_a_large_command_ends_with_its_job(
     gate.open()
     await worker.wait(job.id)
     gone([supervisor])
+
+
+@needs_root
+async def test_a_supervisor_that_its_job_could_change_ends_with_it(
+    new_worker: NewWorker, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the same user: it may have made its parent's limits and priority those of the next job."""
+    choose("cgroup", monkeypatch)
+    async with new_worker(job_user="root") as worker:
+        job = await worker.start(shell(f"prlimit --pid $PPID --nofile=30:30; read x <{gate.path}"), "ada")
+        supervisor = supervisor_of(job.id)
+        gate.open()
+        await worker.wait(job.id)
+        gone([supervisor])
 
 
 def descriptors() -> int:

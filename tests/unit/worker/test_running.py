@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from jobworker.core.errors import StoreError
+from jobworker.core.errors import JobNotFoundError, StoreError
 from jobworker.core.job import Job
 from jobworker.core.spec import JobSpec
 from jobworker.store.sqlite import SqliteStore
@@ -19,7 +21,7 @@ SPEC = JobSpec(argv=("true",))
 
 
 class Full(SqliteStore):
-    """Takes no jobs until there is `room`, and counts those that it is offered."""
+    """Takes and forgets no jobs until there is `room`, and counts those that it is offered."""
 
     room = False
     offers = 0
@@ -30,6 +32,12 @@ class Full(SqliteStore):
         if not self.room:
             raise StoreError("the disk is full")
         await super().put(job)
+
+    async def remove(self, job_id: str) -> None:
+        """Forget a job, or not."""
+        if not self.room:
+            raise StoreError("the disk is full")
+        await super().remove(job_id)
 
 
 @pytest.fixture
@@ -65,14 +73,61 @@ async def test_starts_are_let_in_again_when_the_store_takes_what_it_has_refused(
         assert ended in (await worker.list()).jobs
 
 
-async def test_a_job_that_is_removed_before_the_store_has_taken_it_does_not_come_back(store: Full) -> None:
-    """It is not told to the store any more, and keeps no other one out."""
+async def test_starts_and_ends_are_told_while_another_program_holds_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has to wait; nobody waits for the store."""
+    monkeypatch.setattr("jobworker.store.sqlite_file._BUSY_SECONDS", 3600.0)
+    path, place = tmp_path / "jobs.db", Place()
+    async with await SqliteStore.open(path) as store, Worker(place, store, durability="process") as worker:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            jobs = [await worker.start(SPEC, "ada") for _ in range(3)]
+            for job in jobs:
+                place.played(job).end()
+            ended = [await worker.wait(job.id) for job in jobs]
+            assert all(job.end for job in ended)
+            other.execute("ROLLBACK")
+        assert {job.id for job in (await worker.list()).jobs} == {job.id for job in jobs}
+
+
+async def test_a_job_that_cannot_be_removed_stays_what_it_is(store: Full) -> None:
+    """Its end has been told, and is told on; once the store works again, the job can be removed."""
+    place = Place()
+    async with Worker(place, store, durability="process") as worker:
+        store.room = True
+        job = await worker.start(SPEC, "ada")
+        assert [one.id for one in (await worker.list()).jobs] == [job.id]
+        store.room = False
+        place.played(job).end()
+        ended = await worker.wait(job.id)
+        with pytest.raises(StoreError, match="full"):
+            await worker.remove(job.id)
+        assert await worker.get(job.id) == await worker.wait(job.id) == ended
+        store.room = True
+        await worker.remove(job.id)
+        with pytest.raises(JobNotFoundError):
+            await worker.get(job.id)
+        assert not (await worker.list()).jobs
+
+
+async def test_a_job_that_is_removed_while_the_store_is_told_of_it_does_not_come_back(
+    store: Full, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store takes its end right after it has forgotten the job, and is told once more to do so."""
     place = Place()
     async with Worker(place, store, durability="process") as worker:
         job = await worker.start(SPEC, "ada")
         place.played(job).end()
         await worker.wait(job.id)
+
+        async def forgets_and_is_told(_: Full, job_id: str) -> None:
+            await SqliteStore.remove(store, job_id)
+            if not store.room:
+                store.room = True
+                await until(lambda: store.get(job_id))
+
+        monkeypatch.setattr(Full, "remove", forgets_and_is_told)
         await worker.remove(job.id)
-        store.room = True
-        other = await until(lambda: started(worker))
+        other = await worker.start(SPEC, "ada")
         assert (await worker.list()).jobs == (other,)
