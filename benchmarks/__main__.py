@@ -59,11 +59,11 @@ def _measure(folder: Path, options: argparse.Namespace, stack: ExitStack) -> Fig
     figures = Figures()
 
     def measure_memory() -> Iterable[Measured]:
-        with tempfile.TemporaryDirectory(dir=folder) as fresh, running_server(Path(fresh), certificates) as new:
+        with running_server(_fresh(folder), certificates) as new:
             yield from memory.measure(new)
 
     in_turn: dict[str, Part] = {
-        "the machine": lambda: machine.measure(folder, certificates, output_bytes=output_bytes),
+        "the machine": lambda: machine.measure(_fresh(folder), certificates, output_bytes=output_bytes),
         "starts": lambda: starts.measure_starts(server, "process"),
         "starts that survive a power cut": lambda: starts.measure_starts(durable, "power"),
         "control groups": cgroups.measure,
@@ -98,6 +98,11 @@ def _measure(folder: Path, options: argparse.Namespace, stack: ExitStack) -> Fig
                 figures.add(title, part())
                 os.sync()  # what one part has left to be written is not to slow down the next
     return figures
+
+
+def _fresh(folder: Path) -> Path:
+    """A folder in it that stays to the end: where many files were deleted, ext4 makes new ones slowly for minutes."""
+    return Path(tempfile.mkdtemp(dir=folder))
 
 
 def _say(text: str) -> None:

@@ -32,10 +32,10 @@ _TLS_SIZES = {TLS: (256 * 1024**2, 64 * 1024), TLS_SMALL: (64 * 1024**2, 1024)}
 
 
 def measure(folder: Path, certificates: Certificates, *, output_bytes: int) -> Iterator[Measured]:
-    """One round. `folder` is on the disk that the server uses."""
+    """One round, in an empty folder on the disk that the server uses."""
     yield from latency(SPAWN, [_spawn_and_wait() for _ in range(_TIMES)])
     yield from latency(FIRST_BYTE, [_spawn_to_first_byte() for _ in range(_TIMES)])
-    yield from latency(RECORD, [_write_record(folder) for _ in range(_TIMES)])
+    yield from latency(RECORD, [_write_record(folder, str(number)) for number in range(_TIMES)])
     yield Measured(name=SPLICE, value=output_bytes / _splice(folder, output_bytes) / 1e6, unit="MB/s")
     yield Measured(name=WRITE, value=output_bytes / _write(folder, output_bytes) / 1e6, unit="MB/s")
     for name, (size, write_bytes) in _TLS_SIZES.items():
@@ -61,17 +61,15 @@ def _spawn_to_first_byte() -> float:
     return seconds
 
 
-def _write_record(folder: Path) -> float:
+def _write_record(folder: Path, name: str) -> float:
     """A small file that appears whole or not at all, and survives a power cut but for its name."""
     began = time.perf_counter()
     fd = os.open(folder / "record.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
     os.write(fd, b"x" * _RECORD_BYTES)
     os.fsync(fd)
     os.close(fd)
-    (folder / "record.new").rename(folder / "record")
-    seconds = time.perf_counter() - began
-    (folder / "record").unlink()
-    return seconds
+    (folder / "record.new").rename(folder / name)
+    return time.perf_counter() - began
 
 
 def _splice(folder: Path, size: int) -> float:
