@@ -109,6 +109,8 @@ class Launch:
         started = {"time": self._started, "process": identity}
         self._directory.write(jobdir.STARTED, started, sync=self._launch["sync"])
 
+    # The child's part: it becomes the program, or reports what has failed and exits
+
     def _steps(self, outputs: tuple[int, int], report: int, supervisor: int, *, move: bool) -> list[Step]:
         """What the child does before it executes the program; made by itself, for what it touches goes with it."""
         steps: list[Step] = [("prepare", "", os.setsid, ())]
@@ -136,8 +138,6 @@ class Launch:
 
     def _record_child(self) -> None:
         self._record_start(process.identify(os.getpid())._asdict())
-
-    # The child's part, of which nothing returns: it becomes the program, or reports what has failed and exits
 
     def _become_job(self, outputs: tuple[int, int], report: int, supervisor: int, *, move: bool) -> NoReturn:
         stage, subject = "prepare", ""
