@@ -37,10 +37,15 @@ class Backoff:
         self._failures = 0
         self._told = False
 
+    @property
+    def long(self) -> bool:
+        """Whether the server has been away for `LONG`."""
+        began = self._give_up_at - self.budget.total_seconds()
+        return self._failures > 0 and self._clock() - began >= LONG.total_seconds()
+
     def grown_long(self) -> bool:
         """Whether the server has been away for `LONG`; true once an outage."""
-        began = self._give_up_at - self.budget.total_seconds()
-        if self._told or not self._failures or self._clock() - began < LONG.total_seconds():
+        if self._told or not self.long:
             return False
         self._told = True
         return True

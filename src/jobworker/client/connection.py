@@ -49,7 +49,11 @@ class Timeouts:
 
 
 class Connection:
-    """A connection to one server; opened by the first call, mended by gRPC, closed by `close`."""
+    """A connection to one server; opened by the first call, mended by gRPC, closed by `close`.
+
+    While it is lost, or the server does not accept the certificate any more, credentials are read again from where they
+    came, and a new channel is made where they have changed.
+    """
 
     def __init__(
         self,
@@ -111,7 +115,7 @@ class Connection:
             try:
                 response = await call
             except grpc.aio.AioRpcError as status:
-                if not repeat or not is_outage(status):
+                if not self.may_recover(status) or not repeat:
                     raise await self.error(status) from None
                 if monotonic() - began > self._longest_silence:  # it was with the server meanwhile: this outage is new
                     backoff.contact()
@@ -121,12 +125,15 @@ class Connection:
                 return response
 
     async def pause(self, backoff: Backoff, status: grpc.aio.AioRpcError | None) -> None:
-        """Wait before the next attempt. Raises `ServerUnavailableError` when the budget is spent.
+        """Wait before the next attempt.
 
+        Raises `ServerUnavailableError` when the budget is spent, or the certificate has expired, which no time mends.
         `status` is what the last attempt ended with; `None` for a stream that was cut without one.
         """
         delay = backoff.failure()
         if delay is not None:
+            if not self._renew() and backoff.long and (problem := await self._refusal()):
+                raise ServerUnavailableError(problem)
             if not self._lost and backoff.grown_long():
                 self._lost = True
                 self._on_outage()
@@ -138,6 +145,10 @@ class Connection:
         if not backoff.budget:
             raise error
         raise ServerUnavailableError(f"no contact for {_seconds(backoff.budget)}: {error}")
+
+    def may_recover(self, status: grpc.aio.AioRpcError) -> bool:
+        """Whether a call that ended with `status` may succeed if it is made again."""
+        return is_outage(status) or (status.code() is grpc.StatusCode.UNAUTHENTICATED and self._renew())
 
     async def accepted(self, call: grpc.aio.Call, backoff: Backoff) -> None:
         """Wait until the server has let a stream in or ended it; a long silence after that is no part of an outage."""
@@ -189,6 +200,25 @@ class Connection:
         from jobworker.client.diagnosis import why_unavailable  # noqa: PLC0415
 
         return ServerUnavailableError(await why_unavailable(self.address, self._credentials))
+
+    async def _refusal(self) -> str | None:
+        from jobworker.client.diagnosis import why_refused  # noqa: PLC0415 -- as above
+
+        return await why_refused(self.address, self._credentials)
+
+    def _renew(self) -> bool:
+        """Whether the credentials have changed where they came from; calls that begin from now on use the new ones."""
+        renewed = self._credentials.read_again()
+        if renewed == self._credentials:
+            return False
+        from jobworker.client.fit import misfit  # noqa: PLC0415 -- as above
+
+        if misfit(ca=renewed.ca, cert=renewed.cert, key=renewed.key):
+            return False  # one is half-written, or another has not been written yet
+        self._credentials = renewed
+        self._channel = self._new_channel()  # the other one goes with the last of its calls
+        self._stub = JobServiceStub(self._channel)
+        return True
 
     def _new_channel(self) -> grpc.aio.Channel:
         pems = self._credentials

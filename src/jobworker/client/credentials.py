@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -16,10 +16,14 @@ _ROLE = {"ca": "CA certificate", "cert": "client certificate", "key": "client ke
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PemFile:
-    """The content of a PEM file; `name` is what to call it when something is wrong with it."""
+    """The content of a PEM file; `name` is what to call it when something is wrong with it.
+
+    `path` is where it was read, `None` for what was given as bytes.
+    """
 
     name: str
     content: bytes = field(repr=False)  # may be a key
+    path: Path | None = None
 
     @classmethod
     def read(cls, source: Pem, role: str) -> Self:
@@ -29,7 +33,7 @@ class PemFile:
             return cls(name=f"the {what}", content=source)
         path = Path(source)
         try:
-            return cls(name=f"the {what} {path}", content=path.read_bytes())
+            return cls(name=f"the {what} {path}", content=path.read_bytes(), path=path)
         except FileNotFoundError:
             raise ServerUnavailableError(
                 f"there is no {what} {path}: name an existing file with --{role} (in Python {role}=), "
@@ -37,6 +41,15 @@ class PemFile:
             ) from None
         except OSError as error:
             raise ServerUnavailableError(f"cannot read the {what} {path}: {error.strerror}") from error
+
+    def read_again(self) -> Self:
+        """What its path holds by now; the same as before if it has none, or cannot be read."""
+        if self.path is None:
+            return self
+        try:
+            return replace(self, content=self.path.read_bytes())
+        except OSError:
+            return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,3 +64,7 @@ class Credentials:
     def read(cls, *, ca: Pem, cert: Pem, key: Pem) -> Self:
         """Read the three. Raises `ServerUnavailableError`."""
         return cls(ca=PemFile.read(ca, "ca"), cert=PemFile.read(cert, "cert"), key=PemFile.read(key, "key"))
+
+    def read_again(self) -> Self:
+        """What their paths hold by now."""
+        return type(self)(ca=self.ca.read_again(), cert=self.cert.read_again(), key=self.key.read_again())

@@ -13,6 +13,8 @@ import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from cryptography import x509
+
 from jobworker.client.credentials import Credentials, PemFile
 from jobworker.client.fit import first_certificate, misfit
 from jobworker.core.address import Address
@@ -40,6 +42,17 @@ async def why_unavailable(address: Address, credentials: Credentials) -> str:
         )
 
 
+async def why_refused(address: Address, credentials: Credentials) -> str | None:
+    """Why a server that is there will not let these in, however long one waits; `None` if it is away, or may yet."""
+    if not _expired(first_certificate(credentials.cert)):
+        return None
+    try:
+        async with asyncio.timeout(QUESTION_S):
+            return None if await _network_problem(address) else _out_of_date(credentials.cert)
+    except TimeoutError:
+        return None
+
+
 async def _network_problem(address: Address) -> str | None:
     try:
         _reader, writer = await asyncio.open_connection(address.host, address.port)
@@ -60,13 +73,17 @@ def _own_problem(credentials: Credentials) -> str | None:
 
 
 def _out_of_date(file: PemFile) -> str | None:
-    certificate, now = first_certificate(file), datetime.now(UTC)
-    if now > certificate.not_valid_after_utc:
+    certificate = first_certificate(file)
+    if _expired(certificate):
         day = certificate.not_valid_after_utc.date()
         return f"{file.name} expired on {day}: ask for a new one (`jobworker pki issue` makes it)"
-    if now < certificate.not_valid_before_utc:
+    if datetime.now(UTC) < certificate.not_valid_before_utc:
         return f"{file.name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: check the clock"
     return None
+
+
+def _expired(certificate: x509.Certificate) -> bool:
+    return datetime.now(UTC) > certificate.not_valid_after_utc
 
 
 async def _tls_problem(address: Address, credentials: Credentials) -> str:

@@ -13,7 +13,7 @@ import grpc.aio
 from jobworker.api.convert import job_from
 from jobworker.api.convert_output import piece_from, selection_message
 from jobworker.api.v1 import jobs_pb2 as pb
-from jobworker.client.connection import Connection, is_outage
+from jobworker.client.connection import Connection
 from jobworker.core.errors import InvalidArgumentError, OffsetOutOfRangeError
 from jobworker.core.job import Job
 from jobworker.core.output import Chunk, Gap, GapReason, Selection
@@ -133,7 +133,7 @@ class OutputStream:
                     self._call = await self._open()
                 message = await self._call.read()
             except grpc.aio.AioRpcError as status:
-                if is_outage(status):
+                if self._connection.may_recover(status):
                     await self._cut(status)
                     continue
                 error = await self._connection.error(status)

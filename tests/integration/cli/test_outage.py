@@ -90,6 +90,27 @@ def test_an_outage_is_told(tmp_path: Path) -> None:
             assert stream.end().stderr == ""
 
 
+def test_certificates_that_are_renewed_meanwhile(tmp_path: Path) -> None:
+    """Who waits or follows goes on with the files that are there when the server is back."""
+    with ExitStack() as commands:
+        with running_server(tmp_path, stop_jobs=False) as server:
+            alice = program_of(server, "alice")
+            job_id = alice.start("sh", "-c", IN_TWO_HALVES)
+            stream = commands.enter_context(alice.begin("stream", job_id))
+            assert stream.read(len(FIRST)) == FIRST
+            run = commands.enter_context(alice.begin("run", "--", "sh", "-c", IN_TWO_HALVES))
+            assert run.read(len(FIRST)) == FIRST
+            jobs = [job["id"] for job in alice("list", "--output", "json").json]
+            server.end(signal.SIGKILL)
+        renewed = running_server(tmp_path, "--listen", server.address)  # by an authority that knows no older ones
+        with renewed as server:
+            alice = program_of(server, "alice")
+            for job in jobs:
+                alice("signal", job, "USR1")
+            check(stream.end(), code=0)
+            check(run.end(), code=7)
+
+
 def check(done: Finished, *, code: int) -> None:
     """The second half is exact; if the server was away for long, a line has told so, and nothing else."""
     assert (done.code, done.stdout) == (code, SECOND)

@@ -17,6 +17,7 @@ from jobworker.core.errors import ServerUnavailableError
 from jobworker.core.job import Job, JobEnd
 from jobworker.core.state import Cause
 from tests.support.jobs import NOON, accepted_job, started
+from tests.unit.client.scripted import ALICE, AUTHORITY
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ async def test_an_outage_and_its_end_are_told_once() -> None:
     told: list[str] = []
     connection = Connection(
         Address(host="nowhere", port=1),
-        Credentials.read(ca=b"", cert=b"", key=b""),
+        Credentials.read(ca=AUTHORITY.certificate, cert=ALICE.certificate, key=ALICE.key),
         Timeouts(),
         lambda: told.append("lost"),
         lambda: told.append("back"),
