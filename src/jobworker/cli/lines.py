@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import cycle
+from typing import TextIO
 
 from jobworker.cli import text
 from jobworker.cli.columns import SHORT_ID_CHARS
@@ -48,8 +48,8 @@ class JobLines:
         return data.replace(b"\r", again).replace(again + b"\n", b"\r\n")
 
 
-def prefixes(jobs: Sequence[Job]) -> Iterator[bytes]:
-    """A prefix for each of these jobs, all equally wide, and on a terminal in a colour of its own.
+def prefixes(jobs: Sequence[Job], stream: TextIO) -> Iterator[bytes]:
+    """A prefix for each of these jobs, all equally wide, and where `stream` is a terminal in a colour of its own.
 
     It is the job's name, the beginning of its id if it has none, or both where they share a name.
     """
@@ -58,12 +58,7 @@ def prefixes(jobs: Sequence[Job]) -> Iterator[bytes]:
     chosen = [next((title for title in titles if count[title] == 1), titles[-1]) for titles in candidates]
     columns = max(map(text.width, chosen), default=0)
     for title, colour in zip(chosen, cycle(_COLOURS), strict=False):
-        yield text.coloured(f"{title}{' ' * (columns - text.width(title))} | ", colour).encode()
-
-
-def on_terminal() -> bool:
-    """Whether it is a terminal that shows standard output."""
-    return sys.stdout.isatty()
+        yield text.coloured(f"{title}{' ' * (columns - text.width(title))} | ", colour, stream).encode()
 
 
 def _titles(job: Job) -> Sequence[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from jobworker.cli import text
 from jobworker.cli.exits import CliError, code_of
 from jobworker.cli.job_ids import full_id
 from jobworker.cli.job_output import StampedLines, check_split, missing
-from jobworker.cli.lines import JobLines, on_terminal, prefixes
+from jobworker.cli.lines import JobLines, prefixes
 from jobworker.cli.raw_output import RawOutput
 from jobworker.client import AsyncClient, Chunk, SelectionFields, Stream
 from jobworker.core.errors import JobworkerError, OffsetOutOfRangeError, ServerUnavailableError
@@ -31,7 +32,7 @@ async def stream_many(  # noqa: PLR0913 -- what is asked for, by keyword
     prefix: bool,
     selection: SelectionFields,
 ) -> int:
-    """Write the output of these jobs to stdout until all have ended, and give the exit code.
+    """Write the output of these jobs, each stream to ours, until all have ended, and give the exit code.
 
     What there is comes first, job by job; then, with `follow`, what the running ones write, as they write it. So no
     more than one backlog is under way at a time. A job that cannot be read is told, and the others go on.
@@ -39,22 +40,27 @@ async def stream_many(  # noqa: PLR0913 -- what is asked for, by keyword
     from_end = selection.get("tail") == 0  # of each as it is found, for no output tells where that is
     if from_end:
         selection = selection | {"tail": None}
-    many = _ManyStreams(client, RawOutput().write)
+    many = _ManyStreams(client)
     jobs = list({job.id: job async for job in many.find(which, streams=bool(selection.get("streams")))}.values())
     if isinstance(which, JobFilter):
         jobs.reverse()  # the newest last, as in the output of one job
         if not jobs:
             text.say("there are no such jobs")
-    beginnings = prefixes(jobs) if prefix else [b""] * len(jobs)
+    # stderr may be closed: then nobody wants it
+    ours = {stream: target for stream in Stream if (target := sys.stderr if stream is Stream.STDERR else sys.stdout)}
+    beginnings = {stream: list(prefixes(jobs, target)) for stream, target in ours.items()} if prefix else {}
     outputs = [
         _Output(
             job_id=job.id,
-            prefix=beginning,
+            lines={
+                stream: JobLines(beginnings[stream][number] if prefix else b"", terminal=target.isatty())
+                for stream, target in ours.items()
+            },
             selection=selection,
             offset=job.output_bytes if from_end else offset,
             followed=follow and job.end is None,
         )
-        for job, beginning in zip(jobs, beginnings, strict=True)
+        for number, job in enumerate(jobs)
     ]
     check_number(sum(output.followed for output in outputs))
     await many.copy(outputs)
@@ -75,33 +81,28 @@ class _Output:
     """The output of one job: up to where it has been read, and whether it is to be followed from there on."""
 
     job_id: str
-    prefix: bytes
+    lines: Mapping[Stream, JobLines]
     selection: SelectionFields
     offset: int
     followed: bool
-    lines: dict[Stream, JobLines] = field(default_factory=dict[Stream, JobLines])
-    stamps: dict[Stream, StampedLines] = field(default_factory=dict[Stream, StampedLines])
+    stamps: Mapping[Stream, StampedLines] = field(default_factory=lambda: {stream: StampedLines() for stream in Stream})
 
     def feed(self, chunk: Chunk) -> bytes:
         """The lines that are complete with a chunk."""
         if chunk.stream not in self.lines:
-            self.lines[chunk.stream] = JobLines(self.prefix, terminal=on_terminal())
-            self.stamps[chunk.stream] = StampedLines()
+            return b""
         data = self.stamps[chunk.stream].feed(chunk) if self.selection.get("times") else chunk.data
         return self.lines[chunk.stream].feed(data)
-
-    def end(self) -> bytes:
-        """What is left, as lines."""
-        return b"".join(lines.end() for lines in self.lines.values())
 
 
 class _ManyStreams:
     """Reads jobs over one connection. `code` is the exit code: 0, or that of the first job that could not be read."""
 
-    def __init__(self, client: AsyncClient, write: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         self.code = 0
         self._client = client
-        self._write = _Batches(write).write
+        self._stdout = _Batches(RawOutput().write)
+        self._stderr: _Batches | None = None
 
     async def find(self, which: Sequence[str] | JobFilter, *, streams: bool) -> AsyncGenerator[Job]:
         """The jobs with these ids, or those for which a filter holds.
@@ -137,7 +138,7 @@ class _ManyStreams:
             await self._follow([output for output in outputs if output.followed])
         except ServerUnavailableError:
             for output in outputs:
-                await self._write(output.end())
+                await self._end(output)
             raise
 
     async def _follow(self, outputs: Sequence[_Output]) -> None:
@@ -151,7 +152,7 @@ class _ManyStreams:
     async def _copy(self, output: _Output, *, follow: bool) -> None:
         stream = self._client.stream(output.job_id, output.offset, follow=follow, **output.selection)
         try:
-            await stream.for_each(lambda chunk: self._write(output.feed(chunk)))
+            await stream.for_each(lambda chunk: self._write(chunk.stream, output.feed(chunk)))
         except JobworkerError as error:
             if isinstance(error, OffsetOutOfRangeError) and output.offset < error.first:
                 # What came next has made room for newer output since the backlog was read.
@@ -167,7 +168,22 @@ class _ManyStreams:
         output.offset = stream.offset
         output.selection = output.selection | {"tail": None}
         if follow or not output.followed:
-            await self._write(output.end())
+            await self._end(output)
+
+    async def _end(self, output: _Output) -> None:
+        """Write what is left, as lines."""
+        for stream, lines in output.lines.items():
+            await self._write(stream, lines.end())
+
+    async def _write(self, stream: Stream, data: bytes) -> None:
+        if not data:
+            return
+        if stream is not Stream.STDERR:
+            await self._stdout.write(data)
+            return
+        if self._stderr is None:
+            self._stderr = _Batches(RawOutput(sys.stderr).write)
+        await self._stderr.write(data)
 
     def _tell(self, job_id: str, error: JobworkerError | CliError) -> None:
         """Say what is wrong with one job; raises it where it is not only with that one."""

@@ -31,9 +31,9 @@ def use_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def coloured(text: str, colour: str | None) -> str:
-    """The text in a colour, if stdout shows colours."""
-    return click.style(text, fg=colour) if colour and use_colour(sys.stdout) else text
+def coloured(text: str, colour: str | None, stream: TextIO | None = None) -> str:
+    """The text in a colour, if stdout, or another stream that it is for, shows colours."""
+    return click.style(text, fg=colour) if colour and use_colour(stream or sys.stdout) else text
 
 
 def width(text: str) -> int:

@@ -79,6 +79,29 @@ def test_one_job(alice: Program) -> None:
     assert alice("stream", "-j", job_id, "--prefix").stdout == b"x | abc\nx | def\n"
 
 
+def test_split_streams(alice: Program) -> None:
+    """What jobs have written to their stderr goes to ours, in whole lines with the same prefixes."""
+    script = "echo out; echo err >&2; printf 'no end' >&2"
+    split = ended(alice, script, "--name", "split", "--output-streams", "split")
+    combined = ended(alice, "echo err >&2", "--name", "both")
+    out, err = "split | out\n", "split | err\nsplit | no end\n"
+    assert alice("stream", split, "--prefix") == Finished(code=0, stdout=out.encode(), stderr=err)
+    done = alice("stream", split, combined)
+    assert done == Finished(code=0, stdout=f"{out}both  | err\n".encode(), stderr=err)
+    done = alice("stream", split, combined, "--stdout-only", code=1)
+    assert done.stdout == out.encode()
+    assert done.complaint.startswith(f"the streams of job {combined} are not told apart")
+    assert alice("stream", split, "--prefix", "--stderr-only") == Finished(code=0, stdout=b"", stderr=err)
+    without = subprocess.run(
+        ["sh", "-c", f"exec {JOBWORKER} stream {split} --prefix 2>&-"],
+        env=alice.environ,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=LIMIT,
+    )
+    assert without.stdout == out.encode()
+
+
 def test_live(alice: Program, label: str) -> None:
     """Lines come as they are written, while another job is silent, and it ends when all have ended."""
     jobs = [started(alice, TOLD, "--name", name, "--label", label) for name in "ab"]

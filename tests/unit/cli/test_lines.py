@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_prefixes() -> None:
         job("66666666-a", None),
         job("66666666-b", None),
     ]
-    assert [prefix.decode() for prefix in prefixes(jobs)] == [
+    assert [prefix.decode() for prefix in prefixes(jobs, sys.stdout)] == [
         "build         | ",
         "22222222      | ",
         "日本          | ",
@@ -105,7 +106,7 @@ def test_prefixes() -> None:
 
 def test_long_names() -> None:
     """A name that would fill the line is cut, and stays different from another one."""
-    first, second = prefixes([job("1" * 8, "x" * 100 + "1"), job("2" * 8, "x" * 100 + "2")])
+    first, second = prefixes([job("1" * 8, "x" * 100 + "1"), job("2" * 8, "x" * 100 + "2")], sys.stdout)
     assert first.endswith("x…-11111111 | ".encode())
     assert second.endswith("x…-22222222 | ".encode())
     assert len(first) < 64
