@@ -46,8 +46,8 @@ MAX_VALUE_BYTES = 600
 
 
 # The attributes that name fields, and how to give them their names there and here.
-_WIRE_NAMES: dict[str, Callable[[str], str]] = {"field": wire_path, "limit": wire_limit}
-_CORE_NAMES: dict[str, Callable[[str], str]] = {"field": core_path, "limit": core_limit}
+_WIRE_NAMES: dict[str, Callable[[str], str]] = {"field": wire_path, "limit": wire_limit, "problem": wire_path}
+_CORE_NAMES: dict[str, Callable[[str], str]] = {"field": core_path, "limit": core_limit, "problem": core_path}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,9 +61,12 @@ def client_settings(*, flags: Mapping[str, str], environ: Mapping[str, str]) -> 
 
 
 def _profile(name: str | None, environ: Mapping[str, str]) -> Profile:
-    profiles = load_profiles(profiles_path(environ))
-    name = name or profiles.current
-    return profiles.named(name) if name else Profile()
+    try:
+        profiles = load_profiles(profiles_path(environ))
+        name = name or profiles.current
+        return profiles.named(name) if name else Profile()
+    except CliError as error:
+        raise CliError(str(error), UNASKED) from None
 
 
 def _expanded(path: str) -> str:

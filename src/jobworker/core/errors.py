@@ -105,7 +105,10 @@ class CommandNotStartedError(JobworkerError):
 
 
 class LimitNotEnforceableError(JobworkerError):
-    """A limit was asked for that this server cannot enforce. `limit` is the name of the field of `Limits`."""
+    """A limit was asked for that this server cannot enforce.
+
+    `limit` is the name of the field of `Limits`; `problem` names the others that cannot be had either.
+    """
 
     def __init__(self, limit: str, problem: str) -> None:
         super().__init__(f"limits.{limit}: {problem}")

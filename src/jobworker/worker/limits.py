@@ -34,7 +34,16 @@ def after_update(
 
 
 def _check_enforceable(limits: Iterable[str], place: ExecutorInfo) -> None:
-    for limit in limits:
-        if limit not in place.enforceable_limits:
-            reason = dict(place.missing_limits).get(limit, "this server cannot enforce it")
-            raise LimitNotEnforceableError(limit, f"{reason}; go without it")
+    missing = [limit for limit in limits if limit not in place.enforceable_limits]
+    if not missing:
+        return
+    reasons, by_reason = dict(place.missing_limits), dict[str, list[str]]()
+    for limit in missing:
+        by_reason.setdefault(reasons.get(limit, "this server cannot enforce it"), []).append(f"limits.{limit}")
+    told = "; ".join(f"{first}: {reason}{_and_of(others)}" for reason, (first, *others) in by_reason.items())
+    problem = told.removeprefix(f"limits.{missing[0]}: ")
+    raise LimitNotEnforceableError(missing[0], f"{problem}; go without {'it' if len(missing) == 1 else 'them'}")
+
+
+def _and_of(limits: Collection[str]) -> str:
+    return f" (and so {', '.join(limits)})" if limits else ""

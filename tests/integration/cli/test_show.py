@@ -286,7 +286,7 @@ def test_profile(server: Server, alice: Program) -> None:
     user("list", "--profile", "wrong", "--server", server.address)
     user("profile", "use", "wrong")
     user("list", code=125)
-    assert "no profile 'nosuch'" in user("list", "--profile", "nosuch", code=1).complaint
+    assert "no profile 'nosuch'" in user("list", "--profile", "nosuch", code=125).complaint
     file = server.directory / "config" / "profiles.toml"
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 

@@ -95,6 +95,12 @@ def test_an_error_survives_the_wire(error: JobworkerError, code: str, reason: st
         (errors.LimitNotEnforceableError("memory", "?"), "limit", "memory_bytes", "limits.memory_bytes: ?"),
         (errors.LimitNotEnforceableError("io", "?"), "limit", "io", "limits.io: ?"),
         (
+            errors.LimitNotEnforceableError("cpus", "? (and so limits.swap)"),
+            "problem",
+            "? (and so limits.swap_bytes)",
+            "limits.cpus: ? (and so limits.swap_bytes)",
+        ),
+        (
             errors.LimitAboveMaximumError("memory_high", str(2**31)),
             "limit",
             "memory_high_bytes",

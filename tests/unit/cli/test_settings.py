@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.cli.exits import UNASKED, CliError
+from jobworker.cli.exits import REFUSED, UNASKED, CliError
 from jobworker.cli.main import main
 from jobworker.cli.profiles import Profile, Profiles, load_profiles, profiles_path, save_profiles
 from jobworker.cli.settings import ClientSettings, client_settings
@@ -97,6 +97,20 @@ def test_profiles_that_cannot_be_understood(tmp_path: Path, content: bytes) -> N
     path.write_bytes(content)
     with pytest.raises(CliError, match=f"{path} cannot be understood"):
         load_profiles(path)
+
+
+def test_a_profile_that_cannot_be_had(tmp_path: Path) -> None:
+    """Commands that would ask its server exit as if no server were named; those about profiles do not."""
+    environ = {"JOBWORKER_CONFIG_DIR": str(tmp_path)}
+    path = tmp_path / "profiles.toml"
+    for content in ("", "rubbish"):
+        path.write_text(content)
+        with pytest.raises(CliError) as unasked:
+            client_settings(flags={"profile": "nosuch"}, environ=environ)
+        assert unasked.value.code == UNASKED
+    with pytest.raises(CliError) as refused:
+        load_profiles(path)
+    assert refused.value.code == REFUSED
 
 
 def test_profile_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

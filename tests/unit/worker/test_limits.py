@@ -20,7 +20,7 @@ from jobworker.core.errors import (
 )
 from jobworker.core.job import Job
 from jobworker.core.limit_policy import LimitPolicy
-from jobworker.core.limits import Limits
+from jobworker.core.limits import IoLimit, Limits
 from jobworker.core.spec import JobSpec
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
@@ -90,6 +90,23 @@ async def test_what_cannot_be_enforced_is_refused_with_the_reason(tmp_path: Path
         with pytest.raises(LimitNotEnforceableError, match="cpus"):
             await worker.update(job.id, Limits(cpus=1))
         assert worker.info.missing_limits == (("memory", "no memory controller"),)
+
+
+async def test_all_that_cannot_be_enforced_is_named(tmp_path: Path) -> None:
+    """In the order of their declaration, each with the reason; those with the same one together."""
+    missing = (("memory", "no controller"), ("io", "no disk"), ("pids", "no controller"), ("cpus", "no controller"))
+    place = Place(enforceable=("cpu_weight",), missing=missing)
+    asked = JobSpec(
+        argv=("true",),
+        limits=Limits(cpus=1, memory=5 * MIB, pids=5, cpu_weight=5, io=(IoLimit(read_bytes_per_second=5),)),
+    )
+    async with worker_on(place, tmp_path / "jobs.db") as worker:
+        with pytest.raises(LimitNotEnforceableError) as refused:
+            await worker.start(asked, "ada")
+    assert refused.value.limit == "cpus"
+    assert str(refused.value) == (
+        "limits.cpus: no controller (and so limits.memory, limits.pids); limits.io: no disk; go without them"
+    )
 
 
 async def test_a_repeated_start_is_compared_by_what_it_asks_for(worker: Worker) -> None:
