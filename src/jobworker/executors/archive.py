@@ -3,6 +3,9 @@
 Where it is and how to be let in is said in the environment and the files of the libraries that do it, such as
 AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and ~/.aws/config for S3: no secret passes through here. Nothing is imported before
 an archive is used.
+
+Each archive has an id, in a file beside the others. A place that does not have it is another one: the folder on which
+the archive is not mounted now.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -25,7 +31,10 @@ from jobworker.core.errors import InvalidArgumentError
 PATIENCE = 30.0  # seconds for one answer of an archive: it gives a mebibyte within seconds or is not there
 CALLS = 16  # that an archive is asked at once; each takes a thread, which one that does not answer keeps for minutes
 
+ID_FILE = ".jobworker-archive"
+
 _BLOCK = 1024 * 1024
+_ID_BYTES = 32
 _LOCAL = ("", "file", "local")
 
 Result = TypeVar("Result")
@@ -75,6 +84,11 @@ def check_url(url: str) -> None:
         raise InvalidArgumentError("archive_url", problem)
 
 
+def is_local(url: str) -> bool:
+    """Whether a URL is a folder or a file of this machine."""
+    return urlsplit(url).scheme in _LOCAL
+
+
 def reason(error: Exception) -> str:
     """Why something failed in an archive, without the words of its library, which may name what is secret."""
     text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
@@ -95,7 +109,35 @@ class Archives:
             # fsspec would keep one for each thread, for ever.
             system, _ = core.url_to_fs(url, skip_instance_cache=True)
             self._systems[place] = cast("FileSystem", system)
-        return ArchivedFile(self._systems[place], core.strip_protocol(url), is_local=place[0] in _LOCAL)
+        return ArchivedFile(self._systems[place], core.strip_protocol(url), is_local=is_local(url))
+
+    def id(self, folder: str) -> str | None:
+        """The id of the archive at a URL, `None` if no archive has been there; it may block, and raises as `file`."""
+        with suppress(FileNotFoundError):
+            found = self.file(f"{folder}/{ID_FILE}").read(0, _ID_BYTES).decode(errors="replace")
+            return found if len(found) == _ID_BYTES else None  # it was cut off
+        return None
+
+    def make_id(self, folder: str) -> str:
+        """As `id`, and gives one to a place that has none, which has to exist."""
+        if (found := self.id(folder)) is not None:
+            return found
+        made = secrets.token_hex(_ID_BYTES // 2)
+        with tempfile.NamedTemporaryFile() as file:
+            Path(file.name).write_text(made)
+            self.file(f"{folder}/{ID_FILE}").put(Path(file.name))
+        return made
+
+    def delete(self, url: str, archive_id: str) -> None:
+        """Delete a file of the archive with this id; one that is not there is no error, but an archive that is not is.
+
+        It may block, and raises as `file`, `FileNotFoundError` for an archive that is not there.
+        """
+        try:
+            self.file(url).delete()
+        except FileNotFoundError:
+            if self.id(url.rpartition("/")[0]) != archive_id:
+                raise
 
 
 class ArchivedFile:
@@ -108,10 +150,10 @@ class ArchivedFile:
 
     def put(self, source: Path) -> None:
         """Have it hold what a file holds; when this returns, it has been read back and is the same."""
-        self._system.put_file(str(source), self._path)
         if self._is_local:
-            for path in (Path(self._path), Path(self._path).parent):
-                _sync(path)
+            self._put_local(source)
+        else:
+            self._system.put_file(str(source), self._path)
         size = source.stat().st_size
         if self.size() != size or self._digest(size) != _digest(source):
             raise OSError(f"what was put into the archive is not what {source.name} holds")
@@ -126,9 +168,19 @@ class ArchivedFile:
         return self._system.cat_file(self._path, start=start, end=end)
 
     def delete(self) -> None:
-        """Delete it; one that is not there is no error."""
-        with suppress(FileNotFoundError):
-            self._system.rm_file(self._path)
+        """Delete it. Raises `FileNotFoundError`; some places, S3 among them, do not say whether it was there."""
+        self._system.rm_file(self._path)
+
+    def _put_local(self, source: Path) -> None:
+        with suppress(FileNotFoundError):  # of an attempt that was cut off
+            self.delete()
+        # Not by fsspec, for which everybody may read it. What somebody else put there meanwhile is not written to.
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with source.open("rb") as content, os.fdopen(fd, "wb") as file:
+            shutil.copyfileobj(content, file, _BLOCK)
+            file.flush()
+            os.fsync(fd)
+        _sync(Path(self._path).parent)
 
     def _digest(self, size: int) -> bytes:
         found = hashlib.sha256()

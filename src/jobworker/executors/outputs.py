@@ -115,14 +115,14 @@ class LocalOutputs:
             except (FileNotFoundError, ValueError):
                 record = None
             if record is not None:
-                await self._remove_archived(job_id, record["url"])
+                await self._remove_archived(job_id, record)
             await self._threads.run(self._directories.delete, job_id)
         finally:
             self._removed_now.discard(job_id)
 
-    async def _remove_archived(self, job_id: str, url: str) -> None:
+    async def _remove_archived(self, job_id: str, record: Record) -> None:
         try:
-            await self._archive_threads.run(lambda: self._archives.file(url).delete())
+            await self._archive_threads.run(lambda: self._archives.delete(record["url"], record.get("archive_id", "")))
         except Exception as error:  # libraries for archives raise anything
             raise OutputUnavailableError(job_id) from error
 

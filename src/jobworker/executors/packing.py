@@ -2,7 +2,8 @@
 
 Each step is one that can be cut off at any moment: a whole copy of the output is there before the last one goes, and
 what was begun is begun anew. `records` tells of it: `compressed` has the size that the raw output had, and `archived`
-the URL and the size of the compressed one, and whether it is whole, from before anything is put there.
+the URL and the size of the compressed one, the id of the archive, and whether it is whole, from before anything is put
+there.
 """
 
 from __future__ import annotations
@@ -78,18 +79,25 @@ def compress(directory: JobDir, reserve: int) -> None:
 
 
 def archive(directory: JobDir, url: str) -> None:
-    """Move a compressed output to a file below a URL. Raises what the archive's library raises, and `OSError`."""
+    """Move a compressed output to a file below a URL. Raises what the archive's library raises, and `OSError`.
+
+    What was begun goes on in the archive where it was begun, and waits for that one.
+    """
     folder = Path(f"/proc/self/fd/{directory.fd}")
     local = folder / jobdir.COMPRESSED_OUTPUT
     record = directory.read(jobdir.ARCHIVED)
     if not _exists(directory, jobdir.COMPRESSED_OUTPUT):
         return
+    archives = Archives()
     if record is None:
-        place = f"{url.rstrip('/')}/{folder.readlink().name}.zst"
-        record = Record(url=place, size=local.stat().st_size, whole=False)
+        top = url.rstrip("/")
+        place = f"{top}/{folder.readlink().name}.zst"
+        record = Record(url=place, archive_id=archives.make_id(top), size=local.stat().st_size, whole=False)
         directory.write(jobdir.ARCHIVED, record, sync=True)
     if not record["whole"]:
-        Archives().file(record["url"]).put(local)
+        if archives.id(record["url"].rpartition("/")[0]) != record.get("archive_id"):
+            raise FileNotFoundError(errno.ENOENT, "another archive is where this one was")
+        archives.file(record["url"]).put(local)
         directory.write(jobdir.ARCHIVED, {**record, "whole": True}, sync=True)
     os.unlink(jobdir.COMPRESSED_OUTPUT, dir_fd=directory.fd)
 

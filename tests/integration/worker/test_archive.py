@@ -20,6 +20,7 @@ from jobworker.core.job import Job
 from jobworker.core.output import Chunk, Gap, OutputLimit, OutputMode, OutputPolicy, OverflowPolicy, Selection, Stream
 from jobworker.core.spec import JobSpec
 from jobworker.executors import archive
+from jobworker.executors.archive import ID_FILE, Archives
 from jobworker.executors.local import LocalExecutor
 from jobworker.worker import Retention, Worker, local_worker
 from tests.support.polling import until
@@ -213,11 +214,11 @@ async def test_a_folder_as_archive(state_dir: Path, tmp_path: Path) -> None:
         for one in (job, other):
             await executor_of(worker).archive_output(one.id)
             assert not {"output", "output.zst"} & files(state_dir, one)
-        assert {path.name for path in folder.iterdir()} == {f"{job.id}.zst", f"{other.id}.zst"}
+        assert {path.name for path in folder.iterdir()} == {f"{job.id}.zst", f"{other.id}.zst", ID_FILE}
     async with new_worker(state_dir) as worker:  # which has none itself
         assert [await read(worker, job, one) for one in selections] == expected
         await worker.remove(job.id)
-        assert {path.name for path in folder.iterdir()} == {f"{other.id}.zst"}
+        assert {path.name for path in folder.iterdir()} == {f"{other.id}.zst", ID_FILE}
         (folder / f"{other.id}.zst").unlink()
         with pytest.raises(OutputUnavailableError):
             await read(worker, other)
@@ -231,6 +232,7 @@ async def test_archiving_may_be_cut_off_at_any_moment(state_dir: Path, tmp_path:
         "import os, sys; from jobworker.executors.packing import *; from jobworker.executors.archive import *; "
         f"{step} = lambda *_, **__: os._exit(9); archive(JobDir.open(sys.argv[1]), sys.argv[2])"
     )
+    Archives().make_id(str(tmp_path))
     async with new_worker(state_dir, archive_url=str(tmp_path)) as worker:
         job = await ended(worker, shell(LOG))
         expected = await read(worker, job)
@@ -242,6 +244,87 @@ async def test_archiving_may_be_cut_off_at_any_moment(state_dir: Path, tmp_path:
         assert await read(worker, job) == expected
         await worker.remove(job.id)
         assert not list(tmp_path.glob("*.zst"))
+
+
+async def test_nobody_else_may_read_what_is_archived(state_dir: Path, tmp_path: Path) -> None:
+    """The files in a folder are the server's alone, whatever its umask, and whatever an earlier attempt has left."""
+    umask = os.umask(0)
+    try:
+        async with new_worker(state_dir, archive_url=str(tmp_path)) as worker:
+            job = await ended(worker, shell(LOG))
+            (tmp_path / f"{job.id}.zst").touch(0o644)
+            await executor_of(worker).archive_output(job.id)
+    finally:
+        os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / ID_FILE, tmp_path / f"{job.id}.zst")} == {0o600}
+
+
+async def test_what_lies_where_a_file_goes_is_not_written_to(state_dir: Path, tmp_path: Path) -> None:
+    """A link that somebody has put there is replaced."""
+    (tmp_path / "precious").write_text("precious")
+    async with new_worker(state_dir, archive_url=str(tmp_path)) as worker:
+        job = await ended(worker, shell(LOG))
+        (tmp_path / f"{job.id}.zst").symlink_to(tmp_path / "precious")
+        await executor_of(worker).archive_output(job.id)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a folder", "another archive"])
+async def test_a_job_stays_while_its_archive_is_away(state_dir: Path, tmp_path: Path, instead: str) -> None:
+    """An archive that is not mounted does not answer: neither `remove` nor retention takes the output for deleted."""
+    folder, away = tmp_path / "archive", tmp_path / "away"
+    folder.mkdir()
+    async with new_worker(state_dir, archive_url=str(folder)) as worker:
+        job, other = await ended(worker, shell(LOG)), await ended(worker, shell(LOG))
+        await executor_of(worker).archive_output(job.id)
+        folder.rename(away)
+        if instead != "nothing":
+            folder.mkdir()
+        if instead == "another archive":
+            await executor_of(worker).archive_output(other.id)
+        with pytest.raises(OutputUnavailableError):
+            await worker.remove(job.id)
+    async with local_worker(state_dir, cgroups="off", retention=Retention(age=NOW)) as worker:
+        await worker._remove_expired(archived=True)  # pyright: ignore[reportPrivateUsage] - as above
+        assert (await worker.get(job.id)).end == job.end
+        if folder.exists():
+            folder.rename(tmp_path / "other")
+        away.rename(folder)
+        await worker.remove(job.id)
+        assert {path.name for path in folder.iterdir()} == {ID_FILE}
+
+
+async def test_an_upload_goes_on_only_where_it_began(state_dir: Path, tmp_path: Path) -> None:
+    """Else half of a file would stay in the archive that is away."""
+    folder, away = tmp_path / "archive", tmp_path / "away"
+    folder.mkdir()
+    code = (
+        "import os, sys; from jobworker.executors.packing import *; from jobworker.executors.archive import *; "
+        "ArchivedFile.put = lambda *_: os._exit(9); archive(JobDir.open(sys.argv[1]), sys.argv[2])"
+    )
+    Archives().make_id(str(folder))
+    async with new_worker(state_dir, archive_url=str(folder)) as worker:
+        job = await ended(worker, shell(LOG))
+        await executor_of(worker).compress_output(job.id)
+        assert await run(code, str(state_dir / "jobs" / job.id), str(folder)) == (9, b"")
+        folder.rename(away)
+        folder.mkdir()
+        with pytest.raises(OSError, match="FileNotFoundError"):
+            await executor_of(worker).archive_output(job.id)
+        assert not list(folder.iterdir())
+        folder.rmdir()
+        away.rename(folder)
+        await executor_of(worker).archive_output(job.id)
+        assert {path.name for path in folder.iterdir()} == {f"{job.id}.zst", ID_FILE}
+
+
+@pytest.mark.parametrize("left", ["", "cut off"])
+def test_an_id_that_was_cut_off_is_made_anew(tmp_path: Path, left: str) -> None:
+    """And the same is found from then on."""
+    (tmp_path / ID_FILE).write_text(left)
+    made = Archives().make_id(str(tmp_path))
+    assert made != left
+    assert Archives().make_id(str(tmp_path)) == Archives().id(str(tmp_path)) == made
 
 
 async def test_retention_goes_on_without_the_archive(state_dir: Path, tmp_path: Path) -> None:
@@ -341,7 +424,16 @@ async def test_an_archive_in_s3(state_dir: Path, s3: subprocess.Popen[bytes], mo
         os.kill(s3.pid, signal.SIGCONT)
         monkeypatch.setattr(archive, "PATIENCE", 30)
         await worker.remove(job.id)
-        assert await run("import s3fs; print(s3fs.S3FileSystem().find('bucket'))") == (0, b"[]\n")
+        assert await run("import s3fs; print(s3fs.S3FileSystem().find('bucket'))") == (
+            0,
+            f"['bucket/jobs/{ID_FILE}']\n".encode(),
+        )
+        archives = Archives()
+        identity = archives.id("s3://bucket/jobs")
+        assert identity is not None
+        archives.delete("s3://bucket/jobs/missing.zst", identity)
+        with pytest.raises(FileNotFoundError):
+            archives.delete("s3://nosuchbucket/jobs/missing.zst", identity)
         os.kill(s3.pid, signal.SIGSTOP)
         archiving = asyncio.ensure_future(executor_of(worker).archive_output(local.id))
         await until(lambda: "output.zst" in files(state_dir, local))
