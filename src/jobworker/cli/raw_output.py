@@ -11,6 +11,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TextIO
 
+from jobworker.cli import text
 from jobworker.cli.exits import CliError
 
 _Item = tuple[bytes, "asyncio.Future[None]"]
@@ -45,6 +46,7 @@ class RawOutput:
             data, done = self._queue.get()
             try:
                 _write_all(self._descriptor, data)
+                text.wrote(self._descriptor, data)
             except OSError as error:
                 self._tell(done, error)
             else:

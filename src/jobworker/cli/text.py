@@ -7,6 +7,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TextIO
 
@@ -15,6 +16,10 @@ import click
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 _DAYS_WITHOUT_HOURS = 14  # from so many days on, hours say nothing
 
+# Terminals, pipes and files that jobs' output has left in the middle of a line, by device and inode. They are the whole
+# program's, as what it says is.
+_in_line: set[tuple[int, int]] = set()
+
 
 def printable(text: str) -> str:
     """The text without anything that a terminal would obey: what is not printable is written as an escape."""
@@ -22,8 +27,29 @@ def printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell a person something in one line on stderr; stdout has the asked-for data and nothing else."""
-    click.echo(f"jobworker: {printable(' '.join(text.split()))}", err=True)
+    """Tell a person something in one line on stderr; stdout has the asked-for data and nothing else.
+
+    Where a job's output has left stderr in the middle of a line, as it does if both are one terminal, that is ended.
+    """
+    start = ""
+    with suppress(OSError, ValueError, AttributeError):  # stderr is closed, or no file
+        if (place := _place(sys.stderr.fileno())) in _in_line:
+            _in_line.remove(place)
+            start = "\n"
+    click.echo(f"{start}jobworker: {printable(' '.join(text.split()))}", err=True)
+
+
+def wrote(descriptor: int, data: bytes) -> None:
+    """A job's output was written to an open file of ours."""
+    if data.endswith(b"\n"):
+        _in_line.discard(_place(descriptor))
+    elif data:
+        _in_line.add(_place(descriptor))
+
+
+def _place(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def use_colour(stream: TextIO) -> bool:

@@ -153,7 +153,7 @@ def explanation(job: Job) -> str | None:
     end = job.end
     if end is None:
         return None
-    dropped = f"; {end.output_dropped_bytes} bytes of output could not be kept" if end.output_dropped_bytes else ""
+    dropped = f"; {text.size(end.output_dropped_bytes)} of output could not be kept" if end.output_dropped_bytes else ""
     if end.usage and end.usage.oom_kills and end.cause is not Cause.OOM_KILLED:
         killed = end.usage.oom_kills
         dropped = f"; {killed} of its processes {'was' if killed == 1 else 'were'} killed, out of memory{dropped}"
@@ -220,7 +220,7 @@ def _output(job: Job) -> str:
         text.size(job.end.output_bytes if job.end else job.output_bytes)
         + (" in two streams" if job.spec.output is OutputMode.SPLIT else "")
         + (f", the first {text.size(first)} of which made room for the rest" if first else "")
-        + (f", {dropped} bytes of which could not be kept" if dropped else "")
+        + (f", {text.size(dropped)} of which could not be kept" if dropped else "")
         + (f" (limit {format_size(size)}, {policy.value.lower().replace('_', '-')})" if size and policy else "")
     )
 

@@ -29,6 +29,8 @@ import os
 
 from jobworker.core.units import format_size
 
+OUTPUT_ON_DISK = "bytes of output on the disk"  # a resource of `QuotaExceededError`
+
 
 class JobworkerError(Exception):
     """Base of all errors of jobworker."""
@@ -83,20 +85,22 @@ class CommandNotStartedError(JobworkerError):
 
     @staticmethod
     def _explain(errno: int, stage: str, subject: str) -> str:
-        if stage == "exec":
-            match errno:
-                case errno_names.ENOENT:
-                    if "/" not in subject:
-                        return "command not found (on the server; PATH is the job's, no shell is involved)"
-                    start = "" if subject.startswith("/") else ", where a job's working directory is / by default"
-                    return f"command not found (on the server{start})"
-                case errno_names.EACCES:
-                    return "permission denied (is it executable for the user that jobs run as?)"
-                case errno_names.ENOEXEC:
-                    return "not in an executable format (a script needs a #! line)"
-                case _:
-                    return os.strerror(errno)
-        return os.strerror(errno) if stage in ("chdir", "interpreter") else f"{stage} failed: {os.strerror(errno)}"
+        problem = os.strerror(errno)
+        match stage, errno:
+            case "exec", errno_names.ENOENT:
+                where = "" if subject.startswith("/") else ", where a job's working directory is / by default"
+                where = where if "/" in subject else "; PATH is the job's, no shell is involved"
+                return f"command not found (on the server{where})"
+            case "exec", errno_names.EACCES:
+                return "permission denied (is it executable for the user that jobs run as?)"
+            case "exec", errno_names.ENOEXEC:
+                return "not in an executable format (a script needs a #! line)"
+            case (("exec" | "chdir" | "interpreter"), _):
+                return problem
+            case _, (errno_names.ENOSPC | errno_names.EDQUOT):
+                return f"the server's disk is full ({stage}: {problem})"
+            case _:
+                return f"{stage} failed: {problem}"
 
     @property
     def not_found(self) -> bool:
@@ -127,7 +131,11 @@ class QuotaExceededError(JobworkerError):
     """A bound of the server was reached. `resource` names it, such as "running jobs of alice"; `bound` is its value."""
 
     def __init__(self, resource: str, bound: int) -> None:
-        super().__init__(f"the limit of {bound} {resource} is reached")
+        if resource == OUTPUT_ON_DISK:
+            reached = f"the limit of {format_size(bound)} of output on the server's disk (max_state_bytes) is reached"
+            super().__init__(f"{reached}: remove ended jobs")
+        else:
+            super().__init__(f"the limit of {bound} {resource} is reached")
         self.resource = resource
         self.bound = bound
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from jobworker.core.errors import InvalidArgumentError, QuotaExceededError
 from jobworker.core.spec import JobSpec
+from jobworker.core.units import format_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +25,11 @@ class Quotas:
 
     def check_size(self, spec: JobSpec) -> None:
         """Refuse a command that is too large. Raises `InvalidArgumentError`."""
-        if self.command_bytes is not None and (size := spec.command_bytes) > self.command_bytes:
+        bound = self.command_bytes
+        if bound is not None and (size := spec.command_bytes) > bound:
             raise InvalidArgumentError(
-                "spec", f"argv and env have {size} bytes together; this server takes at most {self.command_bytes}"
+                "spec",
+                f"argv and env have {format_size(size)} together; this server takes at most {format_size(bound)}",
             )
 
 

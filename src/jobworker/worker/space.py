@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from jobworker.core.errors import QuotaExceededError, ServerUnavailableError
+from jobworker.core.errors import OUTPUT_ON_DISK, QuotaExceededError, ServerUnavailableError
 from jobworker.executors.base import Executor
 
 LOOK_PART = 20  # the part of the time that may be spent on looks, each of which visits the files of all jobs
@@ -37,7 +37,7 @@ class Space:
                 await self._make_room()
                 await self._look()
             if self._used >= self._bound:
-                raise QuotaExceededError("bytes of output on the disk", self._bound)
+                raise QuotaExceededError(OUTPUT_ON_DISK, self._bound)
 
     async def _look(self) -> None:
         began = time.monotonic()

@@ -175,7 +175,7 @@ def test_timestamps_of_several_jobs(alice: Program, both: str) -> None:
     other = ended(alice, "printf 'x\\ny'", "--name", "x")
     done = alice("stream", both, other, "-t")
     assert done.code == 0
-    lines = [re.fullmatch(rf"(\S+) +\| {STAMP}(\w+)", line) for line in done.text.splitlines()]
+    lines = [re.fullmatch(rf"(\S+) +\| {STAMP}(\w+)", line) for line in (done.text + done.stderr).splitlines()]
     assert [line and line[3] for line in lines if line and line[1] == "x"] == ["x", "y"]
     assert sorted(line[3] for line in lines if line and line[1] != "x") == ["err", "last", "out", "out2"]
     assert re.fullmatch(rf"x \| {STAMP}x\nx \| {STAMP}y\n", alice("stream", other, "--prefix", "-t").text)
@@ -185,8 +185,9 @@ def test_one_stream_of_several_jobs(alice: Program, both: str) -> None:
     """Of jobs whose streams are told apart; another is told on stderr, the others go on, and the code is 1."""
     combined = ended(alice, "echo x")
     done = alice("stream", both, combined, "--stderr-only", code=1)
-    assert [line.partition(" | ")[2] for line in done.text.splitlines()] == ["err"]
-    assert done.complaint.startswith(f"the streams of job {combined} are not told apart")
+    complaint, line = done.stderr.splitlines()
+    assert (done.text, line.partition(" | ")[2]) == ("", "err")
+    assert complaint.startswith(f"jobworker: the streams of job {combined} are not told apart")
 
 
 @pytest.mark.parametrize(

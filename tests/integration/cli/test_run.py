@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import uuid
 from io import FileIO
@@ -87,6 +88,24 @@ def test_output_is_exact(alice: Program) -> None:
     done = alice("run", "--", "sh", "-c", script)
     assert done.stdout == b"\0\xff\r\n\x1b[31m\x80to stderr\nend"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("output", ["number", "number\n", ""])
+def test_what_is_said_has_a_line_of_its_own(alice: Program, output: str) -> None:
+    """Where both go the same way, the job's last line is ended first; where they do not, its bytes are left alone."""
+    words = ["run", "--", "sh", "-c", f"printf '{output}'; kill -9 $$"]
+    both = subprocess.run(
+        [JOBWORKER, *words],
+        env=alice.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=LIMIT,
+        check=False,
+    )
+    first = output.strip() + "\n" if output else ""
+    assert re.fullmatch(rf"{first}jobworker: .*SIGKILL.*\n", both.stdout.decode()), both.stdout
+    apart = alice(*words, code=137)
+    assert (apart.text, "SIGKILL" in apart.complaint) == (output, True)
 
 
 def test_options_reach_the_job(alice: Program) -> None:

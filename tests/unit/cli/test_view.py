@@ -40,7 +40,7 @@ def with_oom_kills(shown: Job, count: int) -> Job:
     "shown, short, sentence",
     [
         (job(Cause.EXITED, code=3), "exit 3", None),
-        (job(Cause.EXITED, code=0, dropped=7), "exit 0", "exited with 0; 7 bytes of output could not be kept"),
+        (job(Cause.EXITED, code=0, dropped=7), "exit 0", "exited with 0; 7 B of output could not be kept"),
         (job(Cause.SIGNALED, signal=9), "signal SIGKILL", "was ended by signal SIGKILL"),
         (job(Cause.STOPPED, signal=15), "stopped by ada", "was stopped by ada"),
         (job(Cause.TIMED_OUT, signal=15), "time limit of 5m", "reached its time limit of 5m and was ended"),
@@ -60,7 +60,7 @@ def with_oom_kills(shown: Job, count: int) -> Job:
         (
             replace(job(Cause.OUTPUT_LIMIT, signal=15, dropped=7), output_limit=OutputLimit(size=64 * 1024)),
             "output limit of 64KiB",
-            "reached its output limit of 64KiB and was ended; 7 bytes of output could not be kept",
+            "reached its output limit of 64KiB and was ended; 7 B of output could not be kept",
         ),
         (
             job(Cause.LOST),
@@ -205,7 +205,7 @@ def test_what_is_kept_of_an_output(capsys: pytest.CaptureFixture[str]) -> None:
     end = JobEnd(cause=Cause.EXITED, end_time=NOON, output_bytes=2048, output_first_offset=1024, output_dropped_bytes=5)
     over = replace(running, spec=SPEC, end=end, output_limit=OutputLimit())
     assert shown_output(over, capsys) == (
-        "2.0 KiB, the first 1.0 KiB of which made room for the rest, 5 bytes of which could not be kept"
+        "2.0 KiB, the first 1.0 KiB of which made room for the rest, 5 B of which could not be kept"
     )
     fields = ("output_bytes", "output_first_offset", "output_dropped_bytes", "output_mode")
     assert [job_json(running)[name] for name in fields] == [200 * 1024, 100 * 1024, 0, "SPLIT"]
