@@ -35,8 +35,14 @@ class RunningJobs:
         return iter(list(self._live.values()))
 
     def get(self, job_id: str) -> LiveJob | None:
-        """One of them."""
-        return self._live.get(job_id)
+        """One that runs."""
+        live = self._live.get(job_id)
+        return None if live is None or live.ended.is_set() else live
+
+    def known(self, job_id: str) -> Job | None:
+        """One that runs, or that has ended and the store does not know it yet."""
+        live = self._live.get(job_id)
+        return None if live is None else live.job
 
     def find_request(self, owner: str, request_id: str) -> Job | None:
         """The one that was started with this request id, as long as the store does not know of it."""

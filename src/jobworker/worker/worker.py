@@ -162,10 +162,8 @@ class Worker:
         """
         if not _ID.fullmatch(job_id):
             raise JobNotFoundError(job_id)
-        live = self._running.get(job_id)
-        if live is not None and owner in (None, live.job.owner):
-            job = live.job
-        else:
+        job = self._running.known(job_id)
+        if job is None or owner not in (None, job.owner):
             job = await self._store.get(job_id, owner=owner)
         if job is None or job.start_time is None:
             raise JobNotFoundError(job_id)
@@ -259,7 +257,7 @@ class Worker:
 
     async def usages(self, job_ids: Iterable[str]) -> dict[str, Usage]:
         """What those of these jobs that run have used up to now, by their ids."""
-        lives = [live for job_id in job_ids if (live := self._running.get(job_id)) and not live.ended.is_set()]
+        lives = [live for job_id in job_ids if (live := self._running.get(job_id)) is not None]
         found = await self._executor.usages([live.execution for live in lives])
         return {live.job.id: usage for live, usage in zip(lives, found, strict=True) if usage is not None}
 
@@ -311,7 +309,7 @@ class Worker:
         job = await self.get(job_id)
         if job.end is None:
             raise JobNotEndedError(job_id, action="remove")
-        told = self._running.get(job_id) is None  # else the store may be told of the end at any moment
+        told = self._running.known(job_id) is None  # else the store may be told of the end at any moment
         # The directory first: a row without one is forgotten at the next start, a directory without a row comes back.
         await self._executor.remove(job_id)
         await self._store.remove(job_id)

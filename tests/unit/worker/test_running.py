@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jobworker.core.errors import JobNotFoundError, StoreError
+from jobworker.core.errors import JobEndedError, JobNotFoundError, PauseNotSupportedError, StoreError
 from jobworker.core.job import Job
+from jobworker.core.limits import Limits
 from jobworker.core.spec import JobSpec
 from jobworker.store.sqlite import SqliteStore
 from jobworker.worker import Worker
@@ -89,6 +90,19 @@ async def test_starts_and_ends_are_told_while_another_program_holds_the_database
             assert all(job.end for job in ended)
             other.execute("ROLLBACK")
         assert {job.id for job in (await worker.list()).jobs} == {job.id for job in jobs}
+
+
+async def test_a_job_has_ended_for_everybody_before_the_store_knows(store: Full) -> None:
+    """Nothing is asked of its supervisor any more, which would say something else."""
+    place = Place()
+    async with Worker(place, store, durability="process") as worker:
+        job = await worker.start(SPEC, "ada")
+        place.played(job).refusal = PauseNotSupportedError()
+        place.played(job).end()
+        await worker.wait(job.id)
+        for change in (worker.update(job.id, Limits(pids=5)), worker.signal(job.id, 1), worker.stop(job.id, by="ada")):
+            with pytest.raises(JobEndedError):
+                await change
 
 
 async def test_a_job_that_cannot_be_removed_stays_what_it_is(store: Full) -> None:
