@@ -93,8 +93,10 @@ async def _serve(settings: ServerSettings, files: CertificateFiles, certificates
         await api.start(worker, limits=limits, version=version("jobworker"))
         async with asyncio.TaskGroup() as group:
             group.create_task(api.ended())
+            examination = group.create_task(_examine_archive(settings.archive_url))
             _say_ready(settings.listen.with_port(port))
             await first.wait()
+            examination.cancel()
             notify("STOPPING=1", os.environ)
             await api.end(grace=settings.shutdown_grace, hurry=second)
 
@@ -151,6 +153,30 @@ def _log_recovery(worker: Worker) -> None:
 
 def _log_packing_error(job_id: str, error: OSError) -> None:
     log.warning("the output of job %s stays where it is for now: %s", job_id, error)
+
+
+async def _examine_archive(url: str | None) -> None:
+    """Warn of an archive that cannot be used now, which no output is moved to for perhaps days."""
+    if url is None:
+        return
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "jobworker.server.doctor.archive", url),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError as error:
+        log.warning("the archive could not be examined: %s", error)
+        return
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if said:
+        log.warning("the archive: %s", said.decode(errors="replace").strip())
 
 
 def _say_ready(address: object) -> None:

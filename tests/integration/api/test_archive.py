@@ -33,8 +33,8 @@ def test_archived_output_is_served_until_the_archive_does_not_answer(tmp_path: P
         server.end()
     files = server.state_dir / "jobs" / job.id
     with running_server(tmp_path, *flags) as server:  # the folder is not there
-        asyncio.run(until(lambda: "FileNotFoundError" in server.log))
-        assert f"WARNING jobworker.server.main: the output of job {job.id} stays where it is for now" in server.log
+        stays = f"WARNING jobworker.server.main: the output of job {job.id} stays where it is for now: FileNotFound"
+        asyncio.run(until(lambda: stays in server.log))
         server.end()
     archive.mkdir()
     with running_server(tmp_path, *flags) as server, server.channel(server.client("alice")) as channel:
@@ -47,3 +47,12 @@ def test_archived_output_is_served_until_the_archive_does_not_answer(tmp_path: P
         error = refusal_of(lambda: stream(stub, job))
         assert isinstance(error, OutputUnavailableError)
         assert error.job_id == job.id
+
+
+def test_a_server_says_at_its_start_that_its_archive_cannot_be_used(tmp_path: Path) -> None:
+    """And serves all the same."""
+    archive = tmp_path / "archive"
+    flags = ("--archive-url", str(archive), "--audit-log", "off")
+    warning = f"WARNING jobworker.server.main: the archive: {archive}: no file can be put there"
+    with running_server(tmp_path, *flags) as server:
+        asyncio.run(until(lambda: warning in server.log))

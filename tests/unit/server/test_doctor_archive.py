@@ -13,7 +13,7 @@ from fsspec.registry import known_implementations
 from fsspec.spec import AbstractFileSystem
 
 from jobworker.executors import archive
-from jobworker.server.doctor.archive import examine_archive
+from jobworker.server.doctor.archive import examine_archive, main
 from jobworker.server.doctor.finding import Finding, Status
 
 
@@ -68,6 +68,7 @@ def found(url: str | None) -> Finding:
 
 def test_one_that_works(tmp_path: Path, faulty: type[Faulty]) -> None:
     """What was put there for a trial is gone again."""
+    tmp_path.chmod(0o755)  # its files are not for others all the same
     for url in (str(tmp_path), f"{tmp_path}/", tmp_path.as_uri(), "faulty://place/jobs"):
         assert found(url).status is Status.OK
     assert not list(tmp_path.iterdir())
@@ -120,6 +121,28 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_one_that_keeps_a_server_from_starting(url: str) -> None:
     """As the server itself says."""
     assert found(url).status is Status.ERROR
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_a_folder_that_others_write_to(tmp_path: Path, mode: int) -> None:
+    """They can delete and replace output."""
+    tmp_path.chmod(mode)
+    for url in (str(tmp_path), tmp_path.as_uri()):
+        finding = found(url)
+        assert finding.status is Status.WARNING
+        assert "others can delete and replace what is archived" in finding.detail
+        assert finding.remedy == f"chmod go-w {tmp_path}"
+
+
+def test_as_a_program_it_says_only_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, with what to do."""
+    main(str(tmp_path))
+    assert not capsys.readouterr().out
+    main(str(tmp_path / "missing"))
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path}/missing: no file can be put there")
+    assert "; check archive_url" in said
+    assert said.count("\n") == 1
 
 
 def test_none() -> None:

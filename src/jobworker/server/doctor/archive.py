@@ -1,10 +1,15 @@
-"""The archive: whether output can be put there, read back and deleted."""
+"""The archive: whether output can be put there, read back and deleted.
+
+As a program, it prints what is wrong with the archive at a URL: the libraries for archives, which are large, are loaded
+into no server for that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import secrets
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -12,12 +17,13 @@ from pathlib import Path
 from typing import cast
 
 from jobworker.core.errors import InvalidArgumentError
-from jobworker.executors.archive import PATIENCE, ArchiveThreads, FileSystem, check_url, reason
-from jobworker.server.doctor.finding import Finding, error, ok, skipped, warning
+from jobworker.executors.archive import PATIENCE, ArchiveThreads, FileSystem, check_url, is_local, reason
+from jobworker.server.doctor.finding import Finding, Status, error, ok, skipped, warning
 
 _NAME = "archive"
 _CONTENT = secrets.token_bytes(1024)  # a trial that was left by another doctor is not taken for this one's
 _LET_IN = "check archive_url, and what this user's environment and files say to the library that goes there"
+_OTHERS_WRITE = 0o022  # of a mode
 
 
 class _StepError(Exception):
@@ -45,7 +51,15 @@ def examine_archive(url: str | None) -> Iterator[Finding]:
     except _StepError as problem:
         yield warning(_NAME, f"{url}: {problem}", _LET_IN)
     else:
+        if is_local(url) and _folder(url).stat().st_mode & _OTHERS_WRITE:
+            problem = f"{url}: others can delete and replace what is archived"
+            yield warning(_NAME, problem, f"chmod go-w {_folder(url)}")
+            return
         yield ok(_NAME, f"{url} takes files, gives them back and deletes them")
+
+
+def _folder(url: str) -> Path:
+    return Path(importlib.import_module("fsspec.core").strip_protocol(url))
 
 
 def _try(place: str) -> None:
@@ -83,3 +97,14 @@ def _step(what: str) -> Generator[None]:
         yield
     except Exception as problem:
         raise _StepError(f"{what} ({reason(problem)})") from problem
+
+
+def main(url: str) -> None:
+    """Print what is wrong with an archive, in one line, and nothing if all is well."""
+    for finding in examine_archive(url):
+        if finding.status is not Status.OK:
+            sys.stdout.write(f"{finding.detail}; {finding.remedy}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
