@@ -122,17 +122,27 @@ def test_no_name_leads_out_of_the_folder(pki: Path, run: Run, name: str) -> None
     """A name is refused before anything is written anywhere."""
     before = _contents(pki)
     done = run("issue", name, "--role", "user", "--dir", "pki")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert f"jobworker: name: {name!r} cannot be used" in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"jobworker: NAME: {name!r} cannot be used" in done.stderr
     assert _contents(pki) == before
     assert [path.name for path in pki.parent.iterdir()] == ["pki"]
+
+
+@pytest.mark.usefixtures("pki")
+@pytest.mark.parametrize("command", [["issue", "alice", "--role", "user"], ["issue-server", "build2", "--host", "b"]])
+@pytest.mark.parametrize("days", ["0", "-1", "10000"])
+def test_days_that_cannot_be(run: Run, command: list[str], days: str) -> None:
+    """A number of days out of range is a wrong command line, like every wrong value of an option."""
+    done = run(*command, "--dir", "pki", "--days", days)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jobworker: --days: must be 1 to ")
 
 
 @pytest.mark.parametrize(
     "arguments, status, problem",
     [
         (["init", "--dir", "new"], 2, "Missing option '--host'"),
-        (["init", "--dir", "new", "--host", "localhost:8443"], 1, "host: 'localhost:8443' is neither"),
+        (["init", "--dir", "new", "--host", "localhost:8443"], 2, "--host: 'localhost:8443' is neither"),
         (["issue", "alice", "--dir", "new"], 2, "Missing option '--role'"),
         (["issue", "alice", "--role", "root", "--dir", "new"], 2, "'root' is not one of 'admin', 'user'"),
         (["issue", "alice", "--role", "user", "--dir", "new"], 1, "new/ca.crt is missing: make an authority first"),

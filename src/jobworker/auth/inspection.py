@@ -66,7 +66,7 @@ def inspect_certificate(pem: bytes, *, now: datetime) -> CertificateInfo:
     warnings = [] if refusal is None else [refusal]
     if uses == ("server",) and not hosts:
         warnings.append("it names no host (subjectAltName), so every client will refuse it")
-    warnings += _validity_warnings(certificate, now)
+    warnings += validity_warnings(certificate, now)
     if count > 1:
         warnings.append(f"the file has {count} certificates in it; this is the first")
     return CertificateInfo(
@@ -119,7 +119,8 @@ def _has_roles(extensions: x509.Extensions) -> bool:
     return any(extension.oid.dotted_string == ROLES_EXTENSION for extension in extensions)
 
 
-def _validity_warnings(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
+def validity_warnings(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
+    """What a person should know of its dates."""
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < start:
         yield "it is not valid yet"

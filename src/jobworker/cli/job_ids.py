@@ -32,8 +32,8 @@ def ask_about(
 
 
 async def full_id(client: AsyncClient, given: str) -> str:
-    """The id of the one job that is meant; a whole id is not looked up. Raises `JobNotFoundError` and `CliError`."""
-    from jobworker.core.errors import InvalidArgumentError, JobNotFoundError
+    """The id of the one job that is meant; a whole id is not looked up. Raises `CliError` for none or several."""
+    from jobworker.core.errors import InvalidArgumentError
     from jobworker.core.query import JobFilter
 
     if len(given) == _ID_CHARS:
@@ -41,7 +41,7 @@ async def full_id(client: AsyncClient, given: str) -> str:
     try:
         where = JobFilter(id_prefix=given)
     except InvalidArgumentError:  # no id begins so
-        raise JobNotFoundError(given) from None
+        raise CliError(f"no job {given!r}") from None
     found: list[Job] = []
     async with aclosing(client.list(where, page_size=_NAMED + 1)) as jobs:
         async for job in jobs:
@@ -49,7 +49,7 @@ async def full_id(client: AsyncClient, given: str) -> str:
             if len(found) > _NAMED:
                 break
     if not found:
-        raise JobNotFoundError(given)
+        raise CliError(f"no job {given!r}")
     if len(found) > 1:
         raise CliError(f"several jobs have an id that begins with {given}: {_listed(found)}; give more of it")
     return found[0].id

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from jobworker.cli.exits import INTERRUPTED, NOT_EXECUTABLE, NOT_FOUND, OUTPUT_CLOSED, UNASKED, CliError
-from jobworker.cli.params import Assignment, Duration, JobId
+from jobworker.cli.params import Assignment, Duration, JobId, one_value_a_key
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -66,6 +66,7 @@ def filter_options(which: str) -> Callable[[Decorated], Decorated]:
         type=Assignment(),
         metavar="KEY=VALUE",
         multiple=True,
+        callback=one_value_a_key,
         help=f"{which} with this label; repeatable.",
     )
     return lambda command: state(label(command))

@@ -89,6 +89,17 @@ class Assignment(click.ParamType[tuple[str, str]]):
         return name, rest
 
 
+def one_value_a_key(
+    ctx: click.Context, param: click.Parameter, given: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """A callback of an option for assignments. Raises `click.BadParameter` for one key with two values."""
+    values = dict[str, str]()
+    for key, value in given:
+        if values.setdefault(key, value) != value:
+            raise click.BadParameter(f"{key!r} has two values, {values[key]!r} and {value!r}; give one", ctx, param)
+    return given
+
+
 class Size(click.ParamType[int]):
     """A size such as 100M or 64KiB."""
 

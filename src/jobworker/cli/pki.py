@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobworker.auth.roles import Role
-from jobworker.cli.exits import CliError
+from jobworker.cli.exits import USAGE, CliError
 from jobworker.cli.options import examples, output_option
 from jobworker.cli.text import printable, say
 
@@ -213,7 +213,10 @@ def _failing_in_one_line() -> Generator[None]:
 
     try:
         yield
-    except (PkiError, InvalidArgumentError) as error:
+    except InvalidArgumentError as error:
+        what = "NAME" if error.field == "name" else f"--{error.field}"
+        raise CliError(f"{what}: {error.problem}", USAGE) from None
+    except PkiError as error:
         raise CliError(str(error)) from None
     except OSError as error:
         raise CliError(f"{error.filename}: {error.strerror}") from None

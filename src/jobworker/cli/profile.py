@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -42,18 +43,24 @@ def add(ctx: click.Context, name: str) -> None:
     flags = client_flags(ctx)
     files = {role: str(Path(flags[role]).absolute()) for role in ("ca", "cert", "key") if role in flags}
     missing = [file for file in files.values() if not Path(file).exists()]
-    _check({role: file for role, file in files.items() if file not in missing})
+    warnings = _checked({role: file for role, file in files.items() if file not in missing})
     profiles = load_profiles(path).with_profile(name, Profile(server=flags.get("server"), **files))
     save_profiles(path, profiles)
     for file in missing:
         text.say(f"added, although there is no file {file} yet")
+    for warning in warnings:
+        text.say(f"warning: {warning}")
     text.say(f"added profile {name}" + (", which is used from now on" if profiles.current == name else ""))
 
 
-def _check(files: Mapping[str, str]) -> None:
-    """Raise `CliError` unless these are certificates and a key, by their roles, that fit each other."""
+def _checked(files: Mapping[str, str]) -> list[str]:
+    """Warnings of the dates of certificates.
+
+    Raises `CliError` unless these are certificates and a key, by their roles, that fit each other.
+    """
+    from jobworker.auth.inspection import validity_warnings
     from jobworker.client.credentials import PemFile
-    from jobworker.client.fit import misfit
+    from jobworker.client.fit import first_certificate, misfit
     from jobworker.core.errors import ServerUnavailableError
 
     try:
@@ -63,6 +70,13 @@ def _check(files: Mapping[str, str]) -> None:
     problem = misfit(ca=read.get("ca"), cert=read.get("cert"), key=read.get("key"))
     if problem is not None:
         raise CliError(problem)
+    now = datetime.now(UTC)
+    return [
+        f"{file.name}: {warning}"
+        for role, file in read.items()
+        if role != "key"
+        for warning in validity_warnings(first_certificate(file), now)
+    ]
 
 
 @profile.command("list", epilog=examples("jobworker profile list", "jobworker profile list --output json"))

@@ -11,7 +11,7 @@ import click
 from jobworker.cli.exits import USAGE, CliError
 from jobworker.cli.limit_options import LimitOptions, limit_options, limits_from
 from jobworker.cli.option_names import with_options
-from jobworker.cli.params import Assignment, Duration, Size, Utf8
+from jobworker.cli.params import Assignment, Duration, Size, Utf8, one_value_a_key
 
 if TYPE_CHECKING:
     from jobworker.core.spec import JobSpec
@@ -44,7 +44,12 @@ _OPTIONS = (
     ),
     click.option("--name", metavar="TEXT", help="A name for people."),
     click.option(
-        "--label", metavar="KEY=VALUE", type=Assignment(), multiple=True, help="Label to find it by; repeatable."
+        "--label",
+        metavar="KEY=VALUE",
+        type=Assignment(),
+        multiple=True,
+        callback=one_value_a_key,
+        help="Label to find it by; repeatable.",
     ),
     click.option(
         "--timeout",

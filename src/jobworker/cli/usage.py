@@ -59,6 +59,9 @@ def usage_rows(usage: Usage) -> Iterator[tuple[str, str]]:
         yield "waited", "for " + ", ".join(waited)
 
 
+_SHORTEST_S = 0.1  # a rate over less says how the clocks tick
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
     """What a job uses now: a share of CPUs, and bytes a second, since an earlier look or, without one, on average."""
@@ -69,9 +72,11 @@ class Load:
 
     @classmethod
     def between(cls, before: Usage | None, now: Usage) -> Load:
-        """The load between two looks at a job."""
+        """The load between two looks at a job; it is not known where there was hardly any time between them."""
         before = before or Usage(wall_seconds=0, cpu_seconds=0, io_read_bytes=0, io_write_bytes=0)
-        seconds = max(now.wall_seconds - before.wall_seconds, 0.001)  # a look of the same moment would divide by zero
+        seconds = now.wall_seconds - before.wall_seconds
+        if seconds < _SHORTEST_S:
+            return cls(cpus=None, read=None, write=None)
 
         def rate(name: str) -> float | None:
             earlier, later = getattr(before, name), getattr(now, name)

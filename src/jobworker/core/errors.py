@@ -26,8 +26,11 @@ from __future__ import annotations
 
 import errno as errno_names
 import os
+import re
 
 from jobworker.core.units import format_size
+
+_BEGINNING_OF_ID = re.compile(r"[0-9a-f-]{4,35}")  # which the command line takes, after a search
 
 OUTPUT_ON_DISK = "bytes of output on the disk"  # a resource of `QuotaExceededError`
 
@@ -144,7 +147,8 @@ class JobNotFoundError(JobworkerError):
     """There is no such job, or it is somebody else's: the two cannot be told apart."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"no job {job_id!r}")
+        hint = " (an id is written whole here)" if _BEGINNING_OF_ID.fullmatch(job_id) else ""
+        super().__init__(f"no job {job_id!r}{hint}")
         self.job_id = job_id
 
 

@@ -69,6 +69,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["list", "--server", "foo"], 2, "server: 'foo' is no address; write HOST:PORT"),
         (["run", "--output", "json", "true"], 125, "--output json goes with --detach"),
         (["start", "--label", "x", "true"], 2, "'x' is not KEY=VALUE; write one such as team=db"),
+        (
+            ["start", "--label", "a=b", "--label", "a=c", "true"],
+            2,
+            "'--label': 'a' has two values, 'b' and 'c'; give one",
+        ),
+        (["run", "--label", "a=b", "--label", "a=c", "true"], 125, "'a' has two values"),
+        (["list", "--label", "a=b", "--label", "a=c"], 2, "'a' has two values"),
         (["start", "--label", "A B=x", "true"], 2, "--label: 'A B' is no key"),
         (["start", "--memory-high", "0", "true"], 2, "--memory-high: 0 cannot be; it has to be at least 1"),
         (["start", "--io-read", "0", "true"], 2, "--io-read: 0 cannot be"),

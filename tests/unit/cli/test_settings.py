@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from jobworker.cli.exits import REFUSED, UNASKED, CliError
 from jobworker.cli.main import main
 from jobworker.cli.profiles import Profile, Profiles, load_profiles, profiles_path, save_profiles
 from jobworker.cli.settings import ClientSettings, client_settings
-from tests.support.pki import Authority
+from tests.support.pki import EXPIRED, VALID, Authority
 
 AUTHORITY = Authority()
 ALICE = AUTHORITY.client("alice")
@@ -193,3 +194,27 @@ def test_a_profile_whose_files_do_not_fit(  # noqa: PLR0913, PLR0917 -- three fi
 
     files[role].write_bytes(right[role])
     assert main(add) == 0
+
+
+@pytest.mark.parametrize(
+    "lifetime, warning",
+    [
+        (EXPIRED, "it has expired: issue a new one"),
+        (VALID, "it expires within two days"),
+        ((timedelta(days=-1), timedelta(days=90)), None),
+    ],
+)
+def test_a_profile_with_a_certificate_out_of_date(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lifetime: tuple[timedelta, timedelta],
+    warning: str | None,
+) -> None:
+    """It is added, as one with files that come later is, with a warning, which others do not have."""
+    monkeypatch.setenv("JOBWORKER_CONFIG_DIR", str(tmp_path / "config"))
+    files = AUTHORITY.client("alice", lifetime=lifetime).write(tmp_path, "alice")
+    assert main(["profile", "add", "a", "--cert", str(files.certificate), "--key", str(files.key)]) == 0
+    *warned, _added = capsys.readouterr().err.splitlines()
+    expected = f"jobworker: warning: the client certificate {files.certificate}: {warning}"
+    assert warned == ([expected] if warning else [])

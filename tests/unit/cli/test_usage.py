@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -72,11 +73,12 @@ def test_nothing_is_told_of_what_is_not_known() -> None:
     [
         (None, "50%", "1.0 MiB"),
         (Usage(wall_seconds=90, cpu_seconds=35, io_write_bytes=50 * MIB), "150%", "5.0 MiB"),
-        (FULL, "0%", "0 B"),
+        (FULL, "-", "-"),
+        (replace(FULL, wall_seconds=99.95), "-", "-"),
     ],
 )
 def test_a_load_is_of_the_time_since_the_look_before(before: Usage | None, share: str, written: str) -> None:
-    """Without a look before it is the average since the start; two looks in one moment are no division by zero."""
+    """Without a look before it is the average since the start; of hardly any time nothing is known."""
     cells = dict(zip(HEADER, usage_cells(FULL, Load.between(before, FULL)), strict=True))
     assert (cells["CPU"], cells["WRITE/S"], cells["PROCS"]) == (share, written, "2")
 

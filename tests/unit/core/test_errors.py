@@ -6,7 +6,13 @@ import errno
 
 import pytest
 
-from jobworker.core.errors import OUTPUT_ON_DISK, CommandNotStartedError, JobworkerError, QuotaExceededError
+from jobworker.core.errors import (
+    OUTPUT_ON_DISK,
+    CommandNotStartedError,
+    JobNotFoundError,
+    JobworkerError,
+    QuotaExceededError,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,9 @@ from jobworker.core.errors import OUTPUT_ON_DISK, CommandNotStartedError, Jobwor
             CommandNotStartedError(errno=errno.EAGAIN, stage="fork", subject="echo"),
             "cannot start 'echo': fork failed: Resource temporarily unavailable",
         ),
+        (JobNotFoundError("89d2"), "no job '89d2' (an id is written whole here)"),
+        (JobNotFoundError("nightly"), "no job 'nightly'"),
+        (JobNotFoundError("0" * 36), f"no job '{'0' * 36}'"),
         (QuotaExceededError("running jobs of ada", 5), "the limit of 5 running jobs of ada is reached"),
         (
             QuotaExceededError(OUTPUT_ON_DISK, 50 * 2**30),
@@ -28,5 +37,5 @@ from jobworker.core.errors import OUTPUT_ON_DISK, CommandNotStartedError, Jobwor
     ],
 )
 def test_text(error: JobworkerError, text: str) -> None:
-    """A full disk is said to be the server's, and a bound on output how to come below it."""
+    """A full disk is the server's, a bound on output says how to come below it, and a part of an id that it is one."""
     assert str(error) == text
