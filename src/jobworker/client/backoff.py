@@ -38,10 +38,15 @@ class Backoff:
         self._told = False
 
     @property
+    def failing(self) -> bool:
+        """Whether the server has not been heard of since the last failure."""
+        return self._failures > 0
+
+    @property
     def long(self) -> bool:
         """Whether the server has been away for `LONG`."""
         began = self._give_up_at - self.budget.total_seconds()
-        return self._failures > 0 and self._clock() - began >= LONG.total_seconds()
+        return self.failing and self._clock() - began >= LONG.total_seconds()
 
     def grown_long(self) -> bool:
         """Whether the server has been away for `LONG`; true once an outage."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -33,6 +32,7 @@ _GIVEN_UP = frozenset(
 
 KEEPALIVE = timedelta(seconds=20)  # how long a call may be silent before the server is asked whether it is there
 KEEPALIVE_ANSWER = timedelta(seconds=10)  # and how long it may take to say so
+SETTLED = timedelta(seconds=1)  # how long a call has to be with the server before that counts as back
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,19 +110,20 @@ class Connection:
         """
         backoff = self.backoff()
         while True:
-            began = monotonic()
             call = rpc(await self.stub())(request, timeout=None if deadline is None else deadline.total_seconds())
+            noting = asyncio.create_task(self._note_contact(backoff)) if backoff.failing else None
             try:
                 response = await call
             except grpc.aio.AioRpcError as status:
                 if not self.may_recover(status) or not repeat:
                     raise await self.error(status) from None
-                if monotonic() - began > self._longest_silence:  # it was with the server meanwhile: this outage is new
-                    backoff.contact()
                 await self.pause(backoff, status)
             else:
                 self.contact(backoff)
                 return response
+            finally:
+                if noting is not None:
+                    noting.cancel()
 
     async def pause(self, backoff: Backoff, status: grpc.aio.AioRpcError | None) -> None:
         """Wait before the next attempt.
@@ -178,10 +179,16 @@ class Connection:
             return await self._unavailable()
         return error
 
-    @property
-    def _longest_silence(self) -> float:
-        """Seconds that a call may last without any sign of the server."""
-        return (self.timeouts.connect + KEEPALIVE + KEEPALIVE_ANSWER).total_seconds()
+    async def _note_contact(self, backoff: Backoff) -> None:
+        """Note that the server is back once it has kept a call for a while, of which it says nothing until the answer.
+
+        One that does not want it refuses it at once, or ends the connection.
+        """
+        while True:
+            await asyncio.sleep(SETTLED.total_seconds())
+            if self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY:
+                self.contact(backoff)
+                return
 
     async def _wait_until_ready(self, channel: grpc.aio.Channel) -> None:
         try:
