@@ -50,6 +50,17 @@ class JsonArray:
         click.echo("[]" if self._opening == "[" else "\n]")
 
 
+class Ids:
+    """The ids alone, one a line."""
+
+    def add(self, job: Job) -> None:
+        """Print it."""
+        click.echo(job.id)
+
+    def end(self) -> None:
+        """Nothing is left."""
+
+
 class Table:
     """A table for people. `now` is the time that ages are told from, `columns` the width of the terminal, if any."""
 

@@ -46,6 +46,7 @@ def status(job_id: str, output: str) -> None:
     epilog=examples(
         "jobworker list",
         "jobworker list --state RUNNING --label team=db",
+        "jobworker stop $(jobworker list -q --state RUNNING --label team=db)",
         "jobworker list --since 2h --output json | jq -r '.[] | select(.exit_code != 0) | .id'",
     ),
 )
@@ -54,6 +55,7 @@ def status(job_id: str, output: str) -> None:
 @click.option("--since", type=Moment(), metavar="TIME", help="Only jobs created since: a time, or how long ago (2h).")
 @click.option("--before", type=Moment(), metavar="TIME", help="Only jobs created before.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the N newest.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the ids alone, one a line.")
 @click.option("--no-trunc", is_flag=True, help="Do not cut the table to the width of the terminal.")
 @output_option
 @client_options
@@ -64,6 +66,7 @@ def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives the
     since: datetime | None,
     before: datetime | None,
     limit: int | None,
+    quiet: bool,  # noqa: FBT001 -- click gives it by name
     no_trunc: bool,  # noqa: FBT001 -- click gives it by name
     output: str,
 ) -> None:
@@ -71,7 +74,7 @@ def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives the
 
     Yours, or everybody's if you are an admin. With --output json it is one JSON array with a job a line.
     """
-    from jobworker.cli.listing import JsonArray, Table
+    from jobworker.cli.listing import Ids, JsonArray, Table
     from jobworker.core.query import JobFilter
     from jobworker.core.state import JobState
 
@@ -83,7 +86,9 @@ def list_jobs(  # noqa: PLR0913, PLR0917 -- one for each option; click gives the
         created_before=before,
     )
     columns = None if no_trunc else text.terminal_columns()
-    printer = JsonArray() if output == "json" else Table(now=datetime.now(UTC), columns=columns)
+    if quiet and output == "json":
+        raise click.UsageError("give --quiet, or --output json, not both", click.get_current_context())
+    printer = Ids() if quiet else JsonArray() if output == "json" else Table(now=datetime.now(UTC), columns=columns)
     ask(lambda client: _list(client, where, limit, printer))
 
 

@@ -33,7 +33,7 @@ SECTIONS = {
         "stream": _at("watch:stream", "Write the output of jobs to stdout, live."),
         "stats": _at("stats:stats", "Show what a job has used: CPU time, memory, I/O, processes."),
         "top": _at("stats:top", "Show all running jobs and what they use, as it changes."),
-        "wait": _at("watch:wait", "Wait for a job's end and exit with its code."),
+        "wait": _at("watch:wait", "Wait for the end of jobs and exit with their code."),
     },
     "Act": {
         "stop": _at("control:stop", "Stop jobs, each with all of its processes."),

@@ -51,6 +51,20 @@ client_options = _client_options(_CLIENT_OPTIONS, hidden=True)  # the group's he
 profile_fields = _client_options(_CLIENT_OPTIONS[:-1])  # what a profile holds: all but the name of a profile
 
 
+def label_option(which: str, *, is_eager: bool = False) -> Callable[[Decorated], Decorated]:
+    """The option `labels`; `which` are the jobs that it is about, as the help is to say."""
+    return click.option(
+        "--label",
+        "labels",
+        type=Assignment(),
+        metavar="KEY=VALUE",
+        multiple=True,
+        is_eager=is_eager,
+        callback=one_value_a_key,
+        help=f"{which} with this label; repeatable.",
+    )
+
+
 def filter_options(which: str) -> Callable[[Decorated], Decorated]:
     """The options `states` and `labels`; `which` are the jobs that they are about, as the help is to say."""
     state = click.option(
@@ -60,15 +74,7 @@ def filter_options(which: str) -> Callable[[Decorated], Decorated]:
         multiple=True,
         help=f"{which} in this state; repeatable.",
     )
-    label = click.option(
-        "--label",
-        "labels",
-        type=Assignment(),
-        metavar="KEY=VALUE",
-        multiple=True,
-        callback=one_value_a_key,
-        help=f"{which} with this label; repeatable.",
-    )
+    label = label_option(which)
     return lambda command: state(label(command))
 
 
@@ -119,13 +125,23 @@ def job_arguments(command: Decorated) -> Decorated:
 _older_job_id = click.option("-j", "older_job_id", type=JobId(), metavar="ID", is_eager=True, hidden=True)
 
 
+def job_arguments_or_label(which: str) -> Callable[[Decorated], Decorated]:
+    """As `job_arguments`, or the option `labels` instead, for `which` jobs; one of them is empty."""
+    label = label_option(f"Instead of ids: {which}", is_eager=True)  # known when the argument is looked at
+    return lambda command: label(job_arguments(command))
+
+
 def _with_older(ctx: click.Context, given: tuple[str, ...]) -> tuple[str, ...]:
     older = ctx.params.pop("older_job_id", None)
     if given and older:
         raise click.UsageError("give the id of one job with -j, or as an argument", ctx)
-    if not (given or older):
-        raise click.UsageError("give the id of a job; `jobworker list` shows them", ctx)
-    return given or (older,)
+    ids = given or ((older,) if older else ())
+    if ids and ctx.params.get("labels"):
+        raise click.UsageError("give ids, or --label, not both", ctx)
+    if not (ids or ctx.params.get("labels")):
+        label = ", or --label" if "labels" in ctx.params else ""
+        raise click.UsageError(f"give the id of a job{label}; `jobworker list` shows them", ctx)
+    return ids
 
 
 class JobExitCommand(click.Command):

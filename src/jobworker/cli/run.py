@@ -67,14 +67,14 @@ def run(
     return finish(ask(lambda client: _run(client, spec, request), reconnect=reconnect_timeout))
 
 
-def finish(job: Job) -> int:
-    """Say what the exit code does not, and give the exit code."""
+def finish(job: Job, *, named: bool = False) -> int:
+    """Say what the exit code does not, and of which job if it is to be `named`, and give the exit code."""
     from jobworker.cli.view import explanation
     from jobworker.client import exit_code
 
     explained = explanation(job)
     if explained:
-        text.say(explained)
+        text.say(f"job {job.id}: {explained}" if named else explained)
     return exit_code(job)
 
 

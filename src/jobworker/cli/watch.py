@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from jobworker.cli.control import for_each
 from jobworker.cli.exits import JOB_CODES
-from jobworker.cli.job_ids import ask_about, full_id
+from jobworker.cli.job_ids import full_id
 from jobworker.cli.options import (
     JobExitCommand,
     client_options,
     examples,
     filter_options,
-    job_argument,
+    job_arguments,
     output_option,
     reconnect_option,
 )
@@ -26,6 +27,7 @@ from jobworker.cli.session import ask
 
 if TYPE_CHECKING:
     from jobworker.client import AsyncClient
+    from jobworker.core.job import Job
     from jobworker.core.query import JobFilter
 
 
@@ -129,20 +131,29 @@ def _which(
 
 @click.command(
     cls=JobExitCommand,
-    epilog=JOB_CODES + "\n\n" + examples("jobworker wait ID", "jobworker wait ID --output json | jq .cause"),
+    epilog=JOB_CODES
+    + "\n\n"
+    + examples("jobworker wait ID", "jobworker wait ID1 ID2 ID3", "jobworker wait ID --output json | jq .cause"),
 )
-@job_argument
+@job_arguments
 @output_option
 @reconnect_option
 @client_options
-def wait(job_id: str, output: str, reconnect_timeout: timedelta) -> int:
-    """Wait for a job's end and exit with its code.
+def wait(job_ids: Sequence[str], output: str, reconnect_timeout: timedelta) -> int:
+    """Wait for the end of jobs and exit with their code.
 
-    As `jobworker run` does. Leaving does not touch the job.
+    As `jobworker run` does; of several, when all have ended, with the code of the first in their order that is not 0.
+    With --output json each is printed when it has ended. Leaving does not touch the jobs.
     """
-    job = ask_about(job_id, lambda client, found: client.wait(found), reconnect=reconnect_timeout)
-    if output == "json":
-        from jobworker.cli.view import print_job
 
-        print_job(job, output)
-    return finish(job)
+    async def wait_for(client: AsyncClient, job_id: str) -> Job:
+        job = await client.wait(job_id)
+        if output == "json":
+            from jobworker.cli.view import print_job
+
+            print_job(job, output)
+        return job
+
+    jobs = for_each(job_ids, wait_for, reconnect=reconnect_timeout)
+    codes = [finish(job, named=len(jobs) > 1) for job in jobs]
+    return next((code for code in codes if code), 0)

@@ -34,6 +34,21 @@ def test_time_limit(alice: Program) -> None:
     assert done.complaint.endswith("reached its time limit of 100ms and was ended")
 
 
+def test_wait_for_several(alice: Program) -> None:
+    """It ends when all have ended, with the code of the first that failed, in the order of the words."""
+    late = alice.start("sh", "-c", "trap 'exit 5' USR1; while :; do sleep 0.05; done")
+    good, bad, killed = (alice.start("sh", "-c", script) for script in ("exit 0", "exit 3", "kill -9 $$"))
+    with alice.begin("wait", good, late, bad, "--output", "json") as wait:
+        wait.read_until('  "exit_code": 0,\n')  # while another runs
+        alice("signal", late, "USR1")
+        assert wait.end().code == 5
+    alice("wait", good, good, code=0)
+    done = alice("wait", good, killed, bad, code=137)
+    assert done.complaint.startswith(f"job {killed}: ")
+    missing = str(uuid.uuid4())
+    assert alice("wait", bad, missing, good, code=125).complaint == f"no job '{missing}'"
+
+
 def test_not_found(alice: Program) -> None:
     """A command that does not exist gives 127 from run and start, and a line that says so."""
     for verb in ("run", "start"):

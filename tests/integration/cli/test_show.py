@@ -235,6 +235,33 @@ def test_several_are_acted_on_at_once(alice: Program) -> None:
     assert {json.loads(part)["id"] for part in again.replace("}\n{", "}\n\0{").split("\0")} == set(jobs)
 
 
+def test_a_label_instead_of_ids(alice: Program) -> None:
+    """`stop` takes the running jobs with a label and `remove` the ended ones; others, and those of others, stay."""
+    label = f"test={uuid.uuid4()}"
+    start = ["start", "--label", label, "--"]
+    ended, other = alice(*start, "true").text.strip(), alice.start("sleep", "60")
+    alice("wait", ended)
+    running = alice(*start, "sleep", "60").text.strip()
+    assert alice("remove", "--label", label).stderr == f"jobworker: job {ended} is removed\n"
+    assert alice("stop", "--label", label, "--grace", "0").stderr == f"jobworker: job {running} is stopped\n"
+    assert alice("list", "--label", label, "-q").text == f"{running}\n"
+    assert alice("remove", "--label", label).stderr == f"jobworker: job {running} is removed\n"
+    for verb in ("stop", "remove"):
+        assert alice(verb, "--label", label).complaint == "there are no such jobs"
+        assert "not both" in alice(verb, other, "--label", label, code=2).complaint
+        assert "give the id of a job, or --label" in alice(verb, code=2).complaint
+    assert other in alice("list", "--state", "RUNNING", "--quiet").text.splitlines()
+    alice("stop", other, "--grace", "0")
+
+
+def test_ids_alone(alice: Program) -> None:
+    """`list -q` prints ids for other commands, nothing if there are none, and is not JSON as well."""
+    job_id = alice.start("true")
+    assert alice("list", "-q", "--limit", "1") == Finished(code=0, stdout=f"{job_id}\n".encode(), stderr="")
+    assert alice("list", "-q", "--label", "test=none") == Finished(code=0, stdout=b"", stderr="")
+    assert "not both" in alice("list", "-q", "--output", "json", code=2).complaint
+
+
 def test_a_shell_completes_ids(alice: Program) -> None:
     """Those of the caller's jobs that begin so; nothing, and no complaint, where the server cannot be asked."""
     job_id = alice.start("true")
