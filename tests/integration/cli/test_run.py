@@ -43,7 +43,7 @@ def test_wait_for_several(alice: Program) -> None:
         alice("signal", late, "USR1")
         assert wait.end().code == 5
     alice("wait", good, good, code=0)
-    done = alice("wait", good, killed, bad, code=137)
+    done = alice("wait", good, bad, killed, code=3)
     assert done.complaint.startswith(f"job {killed}: ")
     missing = str(uuid.uuid4())
     assert alice("wait", bad, missing, good, code=125).complaint == f"no job '{missing}'"
