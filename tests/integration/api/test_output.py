@@ -114,4 +114,4 @@ def test_no_job_is_started_beyond_the_bound_of_all_output(tmp_path: Path) -> Non
         with pytest.raises(grpc.RpcError) as refused:
             ended(stub, pb.JobSpec(argv=["true"]))
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "65536" in str(refused.value.details())
+        assert "64KiB" in str(refused.value.details())
