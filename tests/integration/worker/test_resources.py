@@ -102,10 +102,10 @@ def kinds_of_open_files() -> list[str]:
 def someone_has_hung_up() -> bool:
     """Whether a socket is open whose other end is closed: that of a supervisor that has just gone, for a moment."""
     poll = select.poll()
-    for name in os.listdir("/proc/self/fd"):
+    for path in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                poll.register(int(name), 0)
+            if stat.S_ISSOCK(os.fstat(int(path.name)).st_mode):
+                poll.register(int(path.name), 0)
     return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
