@@ -14,11 +14,9 @@ import sys
 
 from jobworker.core.records import Record
 from jobworker.linux import process
-from jobworker.runtime import children, jobdir, protocol
+from jobworker.runtime import children, jobdir, protocol, supervisor
 from jobworker.runtime.jobdir import JobDir
-from jobworker.runtime.supervise import supervise_one
 
-_NOBODY = 65534  # not root: nothing is left in a supervisor of a job that has another user
 ROUNDS = 10  # the interpreter specialises code that has run eight times
 
 # CPython's small objects: pools of 16 KiB (4 KiB before 3.10), each for blocks of one size, a multiple of 16 bytes.
@@ -52,7 +50,7 @@ def _run_all(state: str, cgroup: str | None) -> None:
         for number in range(ROUNDS):
             name = f"{os.path.basename(state)}-{number}"
             _ask(daemons, name, None if cgroup is None else f"{cgroup}/{name}")
-            supervise_one(supervisors, state, wakeup)
+            supervisor.supervise_one(supervisors, state, wakeup)
             if not _remove(f"{state}/{jobdir.JOBS}/{name}"):
                 break
     for path in (f"{state}/{jobdir.STANDBY}", f"{state}/{jobdir.JOBS}", state):
@@ -85,7 +83,7 @@ def _remove(path: str) -> bool:
 def _spec(cgroup: str | None) -> Record:
     launch: Record = {
         "env": {"PATH": os.defpath},
-        "uid": os.geteuid() or _NOBODY,
+        "uid": os.geteuid(),
         "gid": os.getegid(),
         "groups": [],
         "cgroup": cgroup,

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from jobworker.linux import sandbox, syscalls
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import burial, children, protocol, supervise
+from jobworker.runtime import burial, children, protocol, supervisor
 from jobworker.runtime.jobdir import JobDir
 from jobworker.runtime.rehearsal import rehearse
 
@@ -49,7 +49,7 @@ def main(state: str, cgroup: str, home: str, soft: str, hard: str) -> None:
     requests = socket.socket(fileno=REQUESTS)
     children.heed()
     fillers = rehearse(state, cgroup or None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {supervise.END})  # what has no job ends with the scope that it is in
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {supervisor.END})  # what has no job ends with the scope that it is in
     syscalls.set_process_name("jw-spawner")  # not before: the rehearsal has names of its own
     _close_from(REQUESTS + 1)  # what the rehearsal has left
     gc.disable()  # a collection in a child would touch, and so copy, every page that it shares with this process
@@ -126,7 +126,7 @@ def _serve(requests: socket.socket, state: str) -> NoReturn:
     try:
         os.setsid()
         syscalls.set_process_name("jw-spare")
-        supervise.prepare()
+        supervisor.prepare()
         received = protocol.receive(requests)
         requests.close()
         os.close(WAITING)
@@ -143,7 +143,7 @@ def _serve(requests: socket.socket, state: str) -> NoReturn:
 def _do(request: protocol.Message, files: list[int], state: str) -> None:
     if request["op"] == "supervise":
         [connection] = files
-        supervise.supervise(socket.socket(fileno=connection), state)
+        supervisor.supervise(socket.socket(fileno=connection), state)
     else:
         directory, _lock, listener = files
         syscalls.set_process_name("jw-burial")

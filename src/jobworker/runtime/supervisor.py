@@ -1,7 +1,7 @@
 """The supervisor: starts a job, keeps its output, and records its end, whatever becomes of the daemon.
 
-It owns the pipe, the wait and the exit record. It is single-threaded and the only one to decide: a stop that arrives is
-either before the end or after it, never both.
+There is one a job; when that is over, it may be the next one's. It owns the pipe, the wait and the exit record. It is
+single-threaded and the only one to decide: a stop that arrives is either before the end or after it, never both.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -21,24 +22,66 @@ from jobworker.core.records import Record, end_record, stop_from, stop_record
 from jobworker.core.spec import ChildPolicy
 from jobworker.core.state import Cause
 from jobworker.core.usage import Usage
-from jobworker.linux import process, usage
+from jobworker.linux import process, sandbox, syscalls, usage
 from jobworker.linux.cgroup import Cgroup
-from jobworker.runtime import children, jobdir
+from jobworker.runtime import children, jobdir, protocol
 from jobworker.runtime.control import Control
 from jobworker.runtime.kill import Kill
 from jobworker.runtime.launch import Launch, LaunchError
 from jobworker.runtime.oom import OomWatch
 from jobworker.runtime.output import OutputPipe, OutputPump, open_pipes
 from jobworker.runtime.protocol import Message
-from jobworker.runtime.standby import Standby
+from jobworker.runtime.standby import Standby, wait_to_stand_by
 from jobworker.runtime.tree import CgroupTree, DescendantTree, Tree
 
+OOM_SCORE = -900  # nearly never: a supervisor that is killed loses a job, and frees little more than a megabyte
+END = signal.SIGTERM  # systemd sends it to all that is in a scope when that is stopped
 RECORD_RETRY = 1.0  # seconds between tries to write the end on a disk that is full, until somebody makes room
 MAX_POLL = 3600.0  # seconds; poll(2) counts milliseconds in an int, which is 24 days, and time limits go further
 
 # Replies to requests; see `protocol`.
 DONE: Message = {"ok": True}
 ENDED: Message = {"ok": False}
+
+
+def prepare() -> None:
+    """What every supervisor does to itself, whatever its job will be."""
+    syscalls.set_child_subreaper()
+    with suppress(OSError):  # needs a right that only root has
+        sandbox.set_oom_score(OOM_SCORE)
+
+
+def supervise(connection: socket.socket, state: str) -> None:
+    """Run one job after the other for the daemon at the other end of a connection, as long as that is there.
+
+    `state` is where the directories of jobs are.
+    """
+    wakeup = children.watch()
+    while supervise_one(connection, state, wakeup):
+        pass
+
+
+def supervise_one(connection: socket.socket, state: str, wakeup: int) -> bool:
+    """Stand by for a job, and run it to its end; whether this process may run another one.
+
+    `wakeup` tells of the exits of children; see `children`.
+    """
+    syscalls.set_process_name("jw-free")
+    lowest = os.dup(wakeup)  # the lowest number that is free, so that all descriptors from it on are the job's
+    os.close(lowest)
+    with suppress(LaunchError):  # it has been told
+        standby = wait_to_stand_by(connection, state)
+        if standby is not None and (given := standby.wait()) is not None:
+            job, spec = given
+            syscalls.block_signal(END)  # from now on it ends with the job
+            syscalls.set_process_name(f"jw-sup {job['id']}")
+            untouched = spec["launch"]["uid"] != os.geteuid()  # else the job may have changed this process, too
+            if Supervisor(standby, job, wakeup).run(spec) and untouched and not standby.has_large_record:
+                os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
+                syscalls.unblock_signal(END)
+                connection.setblocking(True)
+                return protocol.tell(connection, protocol.FREE)
+    return False
 
 
 class Supervisor:

@@ -270,7 +270,7 @@ from jobworker.core.job import Job
 from jobworker.core.records import job_record
 from jobworker.core.spec import JobSpec
 from jobworker.linux import sandbox
-from jobworker.runtime import children, jobdir, protocol, supervise, supervisor
+from jobworker.runtime import children, jobdir, protocol, supervisor
 
 state, script = sys.argv[1:]
 supervisor.DEFAULT_GRACE = timedelta(seconds=0.1)
@@ -294,7 +294,7 @@ def supervise(state: Path, script: str, code: str = "") -> None:
     """Run a supervisor until it ends; `code` is what comes before it begins."""
     for name in (jobdir.STANDBY, jobdir.JOBS):
         (state / name).mkdir()
-    code = f"{SUPERVISE}\n{code}\nsupervise.supervise(ours, state)"
+    code = f"{SUPERVISE}\n{code}\nsupervisor.supervise(ours, state)"
     subprocess.run([sys.executable, "-c", code, str(state), script], check=True)
 
 
