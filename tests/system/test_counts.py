@@ -96,9 +96,8 @@ async def test_calls_of_a_start(machine: Machine) -> None:
             spawner = spawner_of(server)
             await only_waiting_ones_are_left(spawner)
             job = await client.start(["sleep", "600"])
-            await only_waiting_ones_are_left(
-                spawner, besides=1
-            )  # from now on there is one supervisor more than stand by
+            # So that from now on there is one supervisor more than stand by.
+            await only_waiting_ones_are_left(spawner, besides=1)
             await client.stop(job.id, grace=0)
             await only_waiting_ones_are_left(spawner)
             with (

@@ -65,7 +65,7 @@ class Connection:
     ) -> None:
         self.address = address
         self.timeouts = timeouts
-        self._credentials = credentials
+        self.credentials = credentials
         self._on_outage = on_outage or _nothing
         self._on_recovery = on_recovery or _nothing
         self._lost = False  # as far as `on_outage` was told, by whatever waits for the server
@@ -110,12 +110,13 @@ class Connection:
         """
         backoff = self.backoff()
         while True:
-            call = rpc(await self.stub())(request, timeout=None if deadline is None else deadline.total_seconds())
+            stub, credentials = await self.stub(), self.credentials
+            call = rpc(stub)(request, timeout=None if deadline is None else deadline.total_seconds())
             noting = asyncio.create_task(self._note_contact(backoff)) if backoff.failing else None
             try:
                 response = await call
             except grpc.aio.AioRpcError as status:
-                if not self.may_recover(status) or not repeat:
+                if not self.may_recover(status, credentials) or not repeat:
                     raise await self.error(status) from None
                 await self.pause(backoff, status)
             else:
@@ -147,9 +148,11 @@ class Connection:
             raise error
         raise ServerUnavailableError(f"no contact for {_seconds(backoff.budget)}: {error}")
 
-    def may_recover(self, status: grpc.aio.AioRpcError) -> bool:
-        """Whether a call that ended with `status` may succeed if it is made again."""
-        return is_outage(status) or (status.code() is grpc.StatusCode.UNAUTHENTICATED and self._renew())
+    def may_recover(self, status: grpc.aio.AioRpcError, credentials: Credentials) -> bool:
+        """Whether a call that was made with these credentials and ended with `status` may succeed if made again."""
+        if status.code() is grpc.StatusCode.UNAUTHENTICATED:
+            return self._renew() or self.credentials != credentials
+        return is_outage(status)
 
     async def accepted(self, call: grpc.aio.Call, backoff: Backoff) -> None:
         """Wait until the server has let a stream in or ended it; a long silence after that is no part of an outage."""
@@ -206,29 +209,29 @@ class Connection:
         # Loaded when it is needed, because it loads cryptography, which costs more than a call that goes well.
         from jobworker.client.diagnosis import why_unavailable  # noqa: PLC0415
 
-        return ServerUnavailableError(await why_unavailable(self.address, self._credentials))
+        return ServerUnavailableError(await why_unavailable(self.address, self.credentials))
 
     async def _refusal(self) -> str | None:
         from jobworker.client.diagnosis import why_refused  # noqa: PLC0415 -- as above
 
-        return await why_refused(self.address, self._credentials)
+        return await why_refused(self.address, self.credentials)
 
     def _renew(self) -> bool:
         """Whether the credentials have changed where they came from; calls that begin from now on use the new ones."""
-        renewed = self._credentials.read_again()
-        if renewed == self._credentials:
+        renewed = self.credentials.read_again()
+        if renewed == self.credentials:
             return False
         from jobworker.client.fit import misfit  # noqa: PLC0415 -- as above
 
         if misfit(ca=renewed.ca, cert=renewed.cert, key=renewed.key):
             return False  # one is half-written, or another has not been written yet
-        self._credentials = renewed
+        self.credentials = renewed
         self._channel = self._new_channel()  # the other one goes with the last of its calls
         self._stub = JobServiceStub(self._channel)
         return True
 
     def _new_channel(self) -> grpc.aio.Channel:
-        pems = self._credentials
+        pems = self.credentials
         credentials = grpc.ssl_channel_credentials(pems.ca.content, pems.key.content, pems.cert.content)
         # The scheme is said, so that no host name can be taken for another scheme.
         return grpc.aio.secure_channel(f"dns:///{self.address}", credentials, options=self._options())

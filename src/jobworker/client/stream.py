@@ -49,6 +49,7 @@ class OutputStream:
         self._began = False
         self._follow = follow
         self._connection = connection
+        self._credentials = connection.credentials  # of the last call
         self._backoff = connection.backoff()
 
     def __del__(self) -> None:
@@ -133,7 +134,7 @@ class OutputStream:
                     self._call = await self._open()
                 message = await self._call.read()
             except grpc.aio.AioRpcError as status:
-                if self._connection.may_recover(status):
+                if self._connection.may_recover(status, self._credentials):
                     await self._cut(status)
                     continue
                 error = await self._connection.error(status)
@@ -153,6 +154,7 @@ class OutputStream:
         keep_freed_memory()
         self._loop = asyncio.get_running_loop()
         stub = await self._connection.stub()
+        self._credentials = self._connection.credentials
         selection = self._selection
         if self._began:  # where it begins has been found
             selection = replace(selection, offset=self._offset, tail=None, since=None)

@@ -133,8 +133,10 @@ class Archives:
 
         It may block, and raises as `file`, `FileNotFoundError` for an archive that is not there.
         """
+        file = self.file(url)
         try:
-            self.file(url).delete()
+            file.size()  # some places delete without a word what is not there
+            file.delete()
         except FileNotFoundError:
             if self.id(url.rpartition("/")[0]) != archive_id:
                 raise
@@ -175,11 +177,10 @@ class ArchivedFile:
         with suppress(FileNotFoundError):  # of an attempt that was cut off
             self.delete()
         # Not by fsspec, for which everybody may read it. What somebody else put there meanwhile is not written to.
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with source.open("rb") as content, os.fdopen(fd, "wb") as file:
+        with source.open("rb") as content, open(self._path, "xb", opener=_private) as file:
             shutil.copyfileobj(content, file, _BLOCK)
             file.flush()
-            os.fsync(fd)
+            os.fsync(file.fileno())
         _sync(Path(self._path).parent)
 
     def _digest(self, size: int) -> bytes:
@@ -187,6 +188,10 @@ class ArchivedFile:
         for start in range(0, size, 8 * _BLOCK):
             found.update(self.read(start, min(size, start + 8 * _BLOCK)))
         return found.digest()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 class ReadAhead:

@@ -22,6 +22,8 @@ LOCK_INTERVAL = 0.005
 # A kill takes milliseconds, unless the supervisor has been stopped or the program hangs on a file system.
 END_PATIENCE = 5.0
 
+FREE_PATIENCE = 0.1  # seconds; it removes a cgroup, and may have been stopped
+
 MAX_FREE = 16  # that are kept for jobs to come; each is a process of a megabyte
 
 SUPERVISE: Message = {"op": "supervise"}
@@ -40,10 +42,12 @@ class Supervisors:
         self._heard = asyncio.Event()  # of one that was leaving
 
     async def one_free_soon(self) -> None:
-        """Wait for one of those that have recorded an end, if none is free: that takes less than a new one."""
-        while self._leaving and not self._free:
-            self._heard.clear()
-            await self._heard.wait()
+        """Wait a little for one of those that have recorded an end, if none is free: that takes less than a new one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FREE_PATIENCE):
+                while self._leaving and not self._free:
+                    self._heard.clear()
+                    await self._heard.wait()
 
     async def stand_by(self, job_id: str, cgroup: str | None) -> Supervision:
         """Have a supervisor stand by for a job, which will have this cgroup."""

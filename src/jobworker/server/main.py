@@ -177,6 +177,8 @@ async def _examine_archive(url: str | None) -> None:
             await process.wait()
     if said:
         log.warning("the archive: %s", said.decode(errors="replace").strip())
+    elif process.returncode:
+        log.warning("the archive could not be examined; jobworker doctor may say why")
 
 
 def _say_ready(address: object) -> None:

@@ -34,8 +34,8 @@ class SqliteStore:
     """A `JobStore` in one SQLite file; made by `open`, and an async context manager that closes itself.
 
     One thread owns the one connection: the event loop never waits for the disk, and calls are done in the order in
-    which they are made. Jobs that are put at about the same time are written in one transaction, which begins when
-    somebody asks for something, or else a moment later.
+    which they are made. Jobs that are put at about the same time are written in one transaction, a moment later, or at
+    once when somebody asks for something, as a start does that has a request id.
     """
 
     def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
@@ -152,11 +152,13 @@ class SqliteStore:
 
 
 def _make(connection: sqlite3.Connection, changes: Sequence[Change]) -> list[Exception | None]:
-    """Make changes, together or, where that fails, each that can be made; what has kept each from it."""
+    """Make changes, together or, where one of them cannot be made, each by itself; what has kept each from it."""
     try:
         with transaction(connection):
             for change in changes:
                 change(connection)
+    except sqlite3.OperationalError as error:  # the database is locked, its disk is full: no change is to blame
+        return [store_error(_WHAT, error) for _ in changes]
     except Exception as error:  # noqa: BLE001 - handed on to who waits for it
         if len(changes) == 1:
             return [store_error(_WHAT, error) if isinstance(error, sqlite3.Error) else error]

@@ -218,8 +218,28 @@ async def test_one_of_many_at_once_has_the_request_id(store: SqliteStore) -> Non
     assert await store.find_request("ada", "r-1") == jobs[0]
 
 
+async def test_jobs_of_the_same_moment_are_written_in_one_transaction(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where the database is locked for too long, all are told so after one attempt."""
+    monkeypatch.setattr("jobworker.store.sqlite_file._BUSY_SECONDS", 0.05)
+    statements: list[str] = []
+    async with await SqliteStore.open(path) as store:
+        await store._run(lambda connection: connection.set_trace_callback(statements.append))  # pyright: ignore[reportPrivateUsage] - SQLite itself shows it
+        await asyncio.gather(*(store.put(accepted_job()) for _ in range(20)))
+        assert [text for text in statements if "BEGIN" in text] == ["BEGIN IMMEDIATE"]
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            statements.clear()
+            puts = await asyncio.gather(*(store.put(accepted_job()) for _ in range(20)), return_exceptions=True)
+            other.execute("ROLLBACK")
+        assert {type(result) for result in puts} == {StoreError}
+        assert [text for text in statements if "BEGIN" in text] == ["BEGIN IMMEDIATE"]
+        assert len(await store.open_ids()) == 20
+
+
 async def test_a_look_sees_what_was_put_before_it(store: SqliteStore) -> None:
-    """A job that waits to be written is written first, and by the same token those of the same moment together."""
+    """A job that waits to be written is written first."""
     jobs = [started(accepted_job(request_id=f"r-{number}")) for number in range(3)]
     puts = [asyncio.create_task(store.put(job)) for job in jobs]
     await asyncio.sleep(0)  # so that they have begun
